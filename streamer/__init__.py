@@ -1,0 +1,1 @@
+"""The running service: product events on Kafka in, tag events out."""

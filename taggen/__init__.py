@@ -1,0 +1,1 @@
+"""Tag marketplace listings: a quantised encoder with LoRA adapters, usable without Kafka."""

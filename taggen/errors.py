@@ -1,0 +1,47 @@
+"""The exceptions of taggen.
+
+    TaggenError
+    ├── InvalidListing      a listing that breaks the contract: names the field
+    ├── BaseModelError      the base model cannot be had or is of the wrong kind
+    ├── AdapterError        an adapter folder is damaged, forbidden or made for another base
+    ├── CorpusError         labelled data that cannot be read: names the file and the line
+    ├── NonFiniteScores     the model answered NaN or infinity for a batch
+    └── DeviceError         the device failed (out of memory, lost): nobody's listing is to blame
+"""
+
+
+class TaggenError(Exception):
+    """Root of everything that taggen raises on purpose."""
+
+
+class InvalidListing(TaggenError):
+    """A listing that breaks the contract.
+
+    `field` is the field at fault, `problem` a short code-like phrase ("missing", "not a string", "too large");
+    neither quotes the listing.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class BaseModelError(TaggenError):
+    """The base model cannot be loaded, or is not an encoder that can be adapted."""
+
+
+class AdapterError(TaggenError):
+    """An adapter folder that must not be served: damaged, not allowed, or made for another base."""
+
+
+class CorpusError(TaggenError):
+    """Labelled data that cannot be read; the message starts with file:line."""
+
+
+class NonFiniteScores(TaggenError):
+    """The model's scores for a micro-batch hold NaN or infinity."""
+
+
+class DeviceError(TaggenError):
+    """The device failed; the same batch may well succeed elsewhere."""

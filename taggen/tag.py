@@ -1,0 +1,53 @@
+"""Tags: what comes out for a listing, each with the words that carry it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["attribute", "function", "occasion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where a listing says so: `field` is title, description or attributes.KEY; offsets are code points into the
+    original field, `end` exclusive."""
+
+    field: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag of a listing. `value` is the listing's wording cleaned of mark-up, `normalized` the form to filter by,
+    `confidence` in 0 to 1. Held by a test to schemas/product-tags.avsc."""
+
+    name: str
+    value: str
+    normalized: str
+    confidence: float
+    kind: Kind
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """The tags of one listing, in a stable order, and flags such as `text_truncated`."""
+
+    tags: tuple[Tag, ...]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What served a tagging. `fingerprint` is a SHA-256 (hex) of all that decides the tags; equal bits hold within one
+    `numerics_class`. Held by a test to schemas/product-tags.avsc."""
+
+    base: str
+    generation: int
+    quantization: str
+    compute_dtype: str
+    adapter: str
+    version: str
+    revision: int
+    fingerprint: str
+    numerics_class: str

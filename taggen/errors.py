@@ -1,12 +1,12 @@
 """The exceptions of taggen.
 
-    TaggenError
-    ├── InvalidListing      a listing that breaks the contract: names the field
-    ├── BaseModelError      the base model cannot be had or is of the wrong kind
-    ├── AdapterError        an adapter folder is damaged, forbidden or made for another base
-    ├── CorpusError         labelled data that cannot be read: names the file and the line
-    ├── NonFiniteScores     the model answered NaN or infinity for a batch
-    └── DeviceError         the device failed (out of memory, lost): nobody's listing is to blame
+TaggenError
+├── InvalidListing      a listing that breaks the contract: names the field
+├── BaseModelError      the base model cannot be had or is of the wrong kind
+├── AdapterError        an adapter folder is damaged, forbidden or made for another base
+├── CorpusError         labelled data that cannot be read: names the file and the line
+├── NonFiniteScores     the model answered NaN or infinity for a batch
+└── DeviceError         the device failed (out of memory, lost): nobody's listing is to blame
 """
 
 

@@ -1,0 +1,132 @@
+"""The base model: a frozen encoder, its tokenizer and a fingerprint that adapters are tied to."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from taggen import embedded
+from taggen.errors import BaseModelError
+from taggen.windows import Special
+
+Quantization = Literal["int8", "none"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# What of a config changes no score: where it came from, and how it was loaded.
+_CONFIG_NOISE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model. `fingerprint` and `tokenizer_digest` are SHA-256, hex; both are taken before quantisation."""
+
+    name: str
+    encoder: PreTrainedModel
+    tokenizer: Tokenizer
+    special: Special
+    fingerprint: str
+    tokenizer_digest: str
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's last hidden state."""
+        return int(self.encoder.config.hidden_size)
+
+
+def load_base(name: str) -> Base:
+    """Load `embedded`, a Hugging Face id or a local folder: float32, on the CPU, not quantised.
+
+    Weights are read from safetensors only and no code of the repository is run. Raises BaseModelError when the model
+    cannot be had, is not an encoder that transformers' Auto classes know, or has no fast tokenizer.
+    """
+    source: str | Path = embedded.checkpoint() if name == embedded.NAME else name
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        config = AutoConfig.from_pretrained(source)
+        encoder = _load_encoder(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BaseModelError(f"base model {name!r} cannot be loaded: {reason}") from error
+    if config.is_encoder_decoder or getattr(config, "is_decoder", False) or not hasattr(config, "hidden_size"):
+        raise BaseModelError(f"base model {name!r} is a {config.model_type}, not an encoder")
+    if not tokenizer.is_fast:
+        raise BaseModelError(f"base model {name!r} has no fast tokenizer, so its tokens have no place in the text")
+    ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    if None in ids:
+        raise BaseModelError(f"the tokenizer of base model {name!r} lacks a cls, sep or pad token")
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    encoder.eval().requires_grad_(False)
+    return Base(
+        name=embedded.MODEL_NAME if name == embedded.NAME else name,
+        encoder=encoder,
+        tokenizer=backend,
+        special=Special(*ids),
+        fingerprint=fingerprint(encoder),
+        tokenizer_digest=hashlib.sha256(backend.to_str().encode()).hexdigest(),
+    )
+
+
+def _load_encoder(source: str | Path) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+    try:
+        model = AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
+    except TypeError:  # a family that never has a pooler
+        model = AutoModel.from_pretrained(source, **options)
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError("not a model of transformers")
+    return model
+
+
+def fingerprint(encoder: PreTrainedModel) -> str:
+    """SHA-256 (hex) of the encoder's architecture and weights, whatever files and shards they came in."""
+    digest = hashlib.sha256()
+    config = {key: value for key, value in encoder.config.to_dict().items() if key not in _CONFIG_NOISE}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for key, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def linear_layers(encoder: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """The encoder's linear layers by name: what is quantised and what LoRA adapts."""
+    return [(name, module) for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+
+
+def place(encoder: PreTrainedModel, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
+    """Bring a freshly loaded encoder to its compute dtype and device, in place; with int8 its linear layers become
+    bitsandbytes' `Linear8bitLt` (LLM.int8(), Dettmers et al. 2022).
+
+    The outlier threshold is 0: above it bitsandbytes picks outlier columns over the whole batch, and rows would touch
+    each other.
+    """
+    if quantization == "int8":
+        import bitsandbytes  # noqa: PLC0415  seconds to import, and not there on every machine that trains
+
+        for name, linear in linear_layers(encoder):
+            layer = bitsandbytes.nn.Linear8bitLt(
+                linear.in_features, linear.out_features, bias=linear.bias is not None, has_fp16_weights=False, threshold=0.0
+            )
+            layer.load_state_dict(linear.state_dict())
+            encoder.set_submodule(name, layer)
+    encoder.to(device=device, dtype=dtype)
+    encoder.eval().requires_grad_(False)
+
+
+def numerics_class(device: torch.device) -> str:
+    """The class within which equal inputs give equal bits: processor capability or GPU type, and torch's version."""
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device).replace(" ", "-")
+    else:
+        processor = f"cpu-{torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor}/torch-{torch.__version__}"

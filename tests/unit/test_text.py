@@ -1,0 +1,95 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taggen.listing import Listing
+from taggen.text import MAX_CLEAN_CHARS, CleanText, clean, fields
+
+HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["<b>", "</b>", "<br/>", "<p class='x'>", "<!--", "-->", "<script>", "</script>", "&amp;", "&nbsp;", "&#x41;"]
+            + ["&lt;", "&bogus;", "&", "<", ">", " ", "  ", "\n", "\u200b", "\u00ad", "e\u0301", "\u0301", "¨", "ﬁ", "㎏"]
+            + ["A4", "ﷺ", "각", "\u1100\u1161\u11a8", "👩\u200d🚀", "防水", ",", "、", "K", "½"]
+        ),
+        st.text(max_size=6),
+    ),
+    max_size=20,
+).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("wa<b>ter</b>", "water"),
+        ("<p>red</p><p>blue</p>", "red blue"),
+        ("a &amp; b&nbsp;c", "a & b c"),
+        ("1 &lt; 2", "1 < 2"),
+        ("A4,防水", "A4,防水"),
+        ("x <!-- no --> y<script>alert(1)</script>z", "x yz"),
+        ("3 < 5 > 2", "3 < 5 > 2"),
+        (" \t a \u200b\n b ", "a b"),
+        ("caf\u0065\u0301", "café"),
+        ("", ""),
+        ("&#0;", "\ufffd"),
+    ],
+)
+def test_cleaning(raw: str, cleaned: str) -> None:
+    """Mark-up goes, entities and full-width forms are resolved, blanks are folded."""
+    assert clean(raw) == cleaned
+
+
+@given(HOSTILE, st.data())
+def test_a_span_cut_from_the_original_cleans_to_its_value(raw: str, data: st.DataObject) -> None:
+    """clean(raw[start:end]) == value for every span of the clean text, whatever the mark-up and the Unicode."""
+    text = CleanText(raw)
+    places = [i for i, char in enumerate(text.text) if char != " "]
+    if not places:
+        return
+    start = data.draw(st.sampled_from(places))
+    end = data.draw(st.sampled_from([i for i in places if i >= start])) + 1
+    value, raw_start, raw_end = text.locate(start, end)
+    assert clean(raw[raw_start:raw_end]) == value
+    assert text.text[start:end] in value
+
+
+@given(HOSTILE)
+def test_clean_text_is_folded_and_normal_where_no_mark_up_splits_it(raw: str) -> None:
+    """Clean text has no edge or double blanks; without mark-up and invisible characters it is NFKC of the original."""
+    cleaned = clean(raw)
+    assert cleaned == " ".join(cleaned.split(" ")).strip(" ")
+    assert "  " not in cleaned
+
+
+def test_mark_up_inside_a_word_keeps_its_place() -> None:
+    """The evidence of a word with mark-up inside covers the mark-up."""
+    raw = "<i>very wa<b>ter</b>proof</i> shoe"
+    text = CleanText(raw)
+    start = text.text.index("waterproof")
+    value, raw_start, raw_end = text.locate(start, start + len("waterproof"))
+    assert (value, raw[raw_start:raw_end]) == ("waterproof", "wa<b>ter</b>proof")
+
+
+def test_a_field_that_explodes_under_nfkc_is_bounded() -> None:
+    """What is read of one field is bounded, and the field says that it was longer."""
+    text = CleanText("\ufdfa" * 10_000)
+    assert text.truncated
+    assert len(text.text) <= MAX_CLEAN_CHARS
+
+
+def test_fields_come_in_the_models_order() -> None:
+    """Title, attributes with their key as a label, description; empty ones are left out."""
+    listing = Listing("m", "p", 1, "Shoe", description="<p>Soft</p>", attributes={"Colour": "Red", "Empty": " "})
+    assert [(f.name, f.text) for f in fields(listing)] == [
+        ("title", "Shoe"),
+        ("attributes.Colour", "Colour: Red"),
+        ("description", "Soft"),
+    ]
+
+
+def test_nfkc_matches_unicodedata_on_plain_text() -> None:
+    """Segment-wise NFKC equals NFKC of the whole for text without mark-up."""
+    raw = "KAFKA ½ ﬁne 男子运动鞋,㎏ 각 café Ω"
+    assert clean(raw) == unicodedata.normalize("NFKC", raw)

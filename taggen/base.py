@@ -20,7 +20,15 @@ Quantization = Literal["int8", "none"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # What of a config changes no score: where it came from, and how it was loaded.
-_CONFIG_NOISE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id"}
+_CONFIG_NOISE = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "id2label",
+    "label2id",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def load_base(name: str) -> Base:
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    encoder.eval().requires_grad_(False)
+    _freeze(encoder)
     return Base(
         name=embedded.MODEL_NAME if name == embedded.NAME else name,
         encoder=encoder,
@@ -115,12 +123,21 @@ def place(encoder: PreTrainedModel, quantization: Quantization, dtype: torch.dty
 
         for name, linear in linear_layers(encoder):
             layer = bitsandbytes.nn.Linear8bitLt(
-                linear.in_features, linear.out_features, bias=linear.bias is not None, has_fp16_weights=False, threshold=0.0
+                linear.in_features,
+                linear.out_features,
+                bias=linear.bias is not None,
+                has_fp16_weights=False,
+                threshold=0.0,
             )
             layer.load_state_dict(linear.state_dict())
             encoder.set_submodule(name, layer)
-    encoder.to(device=device, dtype=dtype)
-    encoder.eval().requires_grad_(False)
+    nn.Module.to(encoder, device=device, dtype=dtype)
+    _freeze(encoder)
+
+
+def _freeze(encoder: nn.Module) -> None:
+    encoder.eval()
+    encoder.requires_grad_(False)
 
 
 def numerics_class(device: torch.device) -> str:

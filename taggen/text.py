@@ -81,12 +81,10 @@ class CleanText:
         parts: list[str] = []
         length = 0
         after_blank = True  # a blank here would be leading or doubled
-        for start, end, text, plain in _segments(raw):
-            if not plain:
-                text = re.sub(r"\s+", " ", text)
+        for segment_start, end, segment, plain in _segments(raw):
+            start, text = segment_start, segment
             if after_blank and text.startswith(" "):
-                text = text[1:]
-                start += plain
+                start, text = start + plain, text[1:]
             if not text:
                 continue
             self._starts.append(length)
@@ -129,15 +127,19 @@ def _segments(raw: str) -> Iterator[tuple[int, int, str, bool]]:
         if start > at:
             yield at, start, raw[at:start], True
         kind = match.lastgroup if match.lastgroup != "raw" else "hidden"
-        if kind == "blanks" or kind == "block":
+        if kind in {"blanks", "block"}:
             yield start, end, " ", False
         elif kind == "entity":
-            yield start, end, unicodedata.normalize("NFKC", html.unescape(match[0])), False
-        elif kind == "joined" or kind == "changing":
-            yield start, end, unicodedata.normalize("NFKC", match[0]), False
+            yield start, end, _fold(html.unescape(match[0])), False
+        elif kind in {"joined", "changing"}:
+            yield start, end, _fold(match[0]), False
         at = end
     if at < len(raw):
         yield at, len(raw), raw[at:], True
+
+
+def _fold(text: str) -> str:
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text))
 
 
 def clean(raw: str) -> str:

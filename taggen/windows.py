@@ -115,9 +115,9 @@ def _append(
     text = field.text
     label = len(field.label)
     ids.extend(encoding.ids)
-    for start, end in encoding.offsets:
-        if start < end and text[start] == " ":  # SentencePiece counts the blank before a word into its token
-            start += 1
+    for first, end in encoding.offsets:
+        # SentencePiece counts the blank before a word into its token.
+        start = first + 1 if first < end and text[first] == " " else first
         if end > label and start < end:
             sources.append(index)
             starts.append(max(start - label, 0))

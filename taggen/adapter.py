@@ -1,0 +1,195 @@
+"""An adapter: a folder that PEFT can load, and a card that says what it is.
+
+adapter_config.json         PEFT's LoRA configuration
+adapter_model.safetensors   LoRA matrices and the head
+tagger.json                 the card: name, version, tag set with thresholds, base fingerprint, training data, scores
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from taggen.errors import AdapterError
+from taggen.head import label_count
+from taggen.tag import Kind
+
+CONFIG = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
+CARD = "tagger.json"
+FORMAT = 1
+EVERY_MERCHANT = "*"
+
+MAX_BYTES = 256 * 2**20  # of one file; an adapter of rank 64 on a large encoder has some 60 MB
+_PREFIX = "base_model.model."
+# What PEFT may be asked for; anything else that is switched on would be served wrongly, so it is refused.
+_OFF = {
+    "use_dora": False,
+    "use_rslora": False,
+    "bias": "none",
+    "lora_bias": False,
+    "fan_in_fan_out": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+    "layer_replication": None,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TagType:
+    """One tag of a tag set: spans of it are kept from `threshold` on."""
+
+    name: str
+    kind: Kind
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What an adapter is, whom it is for, and how it came to be."""
+
+    name: str
+    version: str
+    merchant: str  # a merchant id, or "*" for all
+    base_model: str
+    base_fingerprint: str
+    tags: tuple[TagType, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Write tagger.json into the folder."""
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Card":
+        """Parse and check tagger.json; raises AdapterError."""
+        try:
+            content = json.loads(text)
+            tags = tuple(TagType(**tag) for tag in content.pop("tags"))
+            card = cls(tags=tags, **content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AdapterError(f"{CARD}: {error}") from None
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Raise AdapterError for a card that breaks the format."""
+        if self.format != FORMAT:
+            raise AdapterError(f"{CARD}: format {self.format!r}, this program reads {FORMAT}")
+        texts = (self.name, self.version, self.merchant, self.base_model, self.base_fingerprint)
+        if not all(isinstance(text, str) and 0 < len(text) <= 256 for text in texts):
+            raise AdapterError(f"{CARD}: name, version, merchant and base must be strings of 1 to 256 characters")
+        names = [tag.name for tag in self.tags]
+        if not names or len(set(names)) != len(names) or len(names) > 512:
+            raise AdapterError(f"{CARD}: the tag set must hold 1 to 512 different tags")
+        for tag in self.tags:
+            if not isinstance(tag.name, str) or not re.fullmatch(r"\w[\w .-]{0,63}", tag.name):
+                raise AdapterError(f"{CARD}: tag name {tag.name!r}")
+            if tag.kind not in get_args(Kind):
+                raise AdapterError(f"{CARD}: tag {tag.name}: kind {tag.kind!r}")
+            if not isinstance(tag.threshold, int | float) or not 0 <= tag.threshold <= 1:
+                raise AdapterError(f"{CARD}: tag {tag.name}: threshold {tag.threshold!r}")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory. `digest` is a SHA-256 (hex) over its three files."""
+
+    card: Card
+    rank: int
+    scale: float  # alpha / r
+    tensors: Mapping[str, Tensor]
+    digest: str
+
+    def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """LoRA by encoder layer name: A [in, r], and B [r, out] with the scale in it, float32."""
+        found = {}
+        for key, a in self.tensors.items():
+            match = re.fullmatch(re.escape(_PREFIX) + r"encoder\.(.+)\.lora_A\.weight", key)
+            if match:
+                b = self.tensors[key.replace(".lora_A.", ".lora_B.")]
+                found[match[1]] = (a.float().T.contiguous(), (b.float() * self.scale).T.contiguous())
+        return found
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The head's weight [labels, hidden] and bias [labels], float32."""
+        return self.tensors[_PREFIX + "head.weight"].float(), self.tensors[_PREFIX + "head.bias"].float()
+
+
+def read(folder: Path) -> Adapter:
+    """Read and check an adapter folder.
+
+    Raises AdapterError when a file is missing, too large, damaged, not safetensors, holds values that are not finite,
+    or asks PEFT for something that is not served here. Whether it fits a base is checked when it is attached.
+    """
+    files = {name: _read_file(folder, name) for name in (CONFIG, TENSORS, CARD)}
+    digest = hashlib.sha256()
+    for name, data in files.items():
+        digest.update(f"{name} {len(data)} ".encode())
+        digest.update(data)
+    card = Card.from_json(files[CARD])
+    rank, scale = _read_config(files[CONFIG])
+    try:
+        tensors = load_tensors(files[TENSORS])
+    except SafetensorError as error:
+        raise AdapterError(f"{TENSORS}: {error}") from None
+    _check_tensors(tensors, rank, len(card.tags))
+    return Adapter(card, rank, scale, tensors, digest.hexdigest())
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    path = folder / name
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise AdapterError(f"{path}: larger than {MAX_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise AdapterError(f"{path}: {error.strerror}") from None
+
+
+def _read_config(data: bytes) -> tuple[int, float]:
+    try:
+        config = json.loads(data)
+        rank, alpha = config["r"], config["lora_alpha"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{CONFIG}: {error!r}") from None
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"{CONFIG}: peft_type {config.get('peft_type')!r}, only LORA is served")
+    for key, off in _OFF.items():
+        if config.get(key, off) not in (off, None):
+            raise AdapterError(f"{CONFIG}: {key} = {config[key]!r} is not served")
+    if not isinstance(rank, int) or not 1 <= rank <= 256 or not isinstance(alpha, int | float):
+        raise AdapterError(f"{CONFIG}: r = {rank!r}, lora_alpha = {alpha!r}")
+    return rank, alpha / rank
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], rank: int, tags: int) -> None:
+    for key, tensor in tensors.items():
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise AdapterError(f"{TENSORS}: {key} is {tensor.dtype}")
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{TENSORS}: {key} holds values that are not finite")
+        if ".lora_A." in key:
+            other = tensors.get(key.replace(".lora_A.", ".lora_B."))
+            if other is None or tensor.shape[0] != rank or other.shape[1] != rank:
+                raise AdapterError(f"{TENSORS}: {key} has no partner of rank {rank}")
+        elif ".lora_B." not in key and key not in (_PREFIX + "head.weight", _PREFIX + "head.bias"):
+            raise AdapterError(f"{TENSORS}: {key} is neither LoRA nor head")
+    weight, bias = tensors.get(_PREFIX + "head.weight"), tensors.get(_PREFIX + "head.bias")
+    labels = label_count(tags)
+    if weight is None or bias is None or weight.shape[0] != labels or bias.shape != (labels,):
+        raise AdapterError(f"{TENSORS}: the head does not have {labels} labels for {tags} tags")

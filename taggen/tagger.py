@@ -1,0 +1,189 @@
+"""The tagger: listings in, tags out."""
+
+import hashlib
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from taggen import adapter as adapters
+from taggen import head, lora, postprocess, windows
+from taggen.adapter import Adapter
+from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
+from taggen.errors import AdapterError, DeviceError, NonFiniteScores
+from taggen.head import TaggerModel, label_count
+from taggen.listing import Listing
+from taggen.tag import Model, Tagging
+from taggen.windows import Prepared, Window
+
+# bitsandbytes logs its cast to float16 on every call of every layer.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def default_adapter() -> Path:
+    """The folder of the adapter that ships with the package."""
+    with resources.as_file(resources.files("taggen") / "default_adapter") as folder:
+        return folder
+
+
+def load(
+    base_model: str = "embedded",
+    adapter: str | Path | None = None,
+    quantization: Quantization = "int8",
+    compute_dtype: str = "float32",
+    device: str = "auto",
+    generation: int = 1,
+) -> "Tagger":
+    """Load a tagger.
+
+    `adapter` is a folder; None is the default adapter that ships with the package. `device` is auto, cpu or cuda.
+    Raises BaseModelError or AdapterError with a message for whoever chose the settings.
+    """
+    folder = Path(adapter) if adapter is not None else default_adapter()
+    read = adapters.read(folder)
+    base = load_base(base_model)
+    if read.card.base_fingerprint != base.fingerprint:
+        raise AdapterError(
+            f"adapter {read.card.name} {read.card.version} was trained on {read.card.base_model}, not on {base_model}: "
+            "name an adapter for this base (default_adapter), or train one with `taggen train`"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return Tagger(base, read, quantization, compute_dtype, torch.device(device), generation)
+    except (torch.OutOfMemoryError, torch.AcceleratorError, AssertionError) as error:
+        raise DeviceError(f"device {device} cannot be used: {type(error).__name__}") from error
+
+
+class Tagger:
+    """A quantised encoder with one adapter. Takes over `base`: its layers are replaced in place.
+
+    `prepare` is plain Python and the tokenizer; `tag` is the model call. They may run on two threads.
+    """
+
+    model: Model
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter,
+        quantization: Quantization,
+        compute_dtype: str,
+        device: torch.device,
+        generation: int = 1,
+    ) -> None:
+        dtype = DTYPES[compute_dtype]
+        self._tokenizer = base.tokenizer
+        self._special = base.special
+        self._device = device
+        self._tag_set = adapter.card.tags
+        place(base.encoder, quantization, dtype, device)
+        lora.attach(base.encoder, adapter, dtype, device)
+        self._model = TaggerModel(base.encoder, base.hidden_size, label_count(len(self._tag_set)))
+        weight, bias = adapter.head()
+        if weight.shape != self._model.head.weight.shape:
+            raise AdapterError(
+                f"adapter {adapter.card.name}: the head is {weight.shape[1]} wide, not {base.hidden_size}"
+            )
+        self._model.head.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+        self._model.head.bias = nn.Parameter(bias.to(device, dtype), requires_grad=False)
+        self._model.eval()
+        self.model = Model(
+            base=base.name,
+            generation=generation,
+            quantization=quantization,
+            compute_dtype=compute_dtype,
+            adapter=adapter.card.name,
+            version=adapter.card.version,
+            revision=0,
+            fingerprint=_fingerprint(base, adapter, quantization, compute_dtype),
+            numerics_class=numerics_class(device),
+        )
+
+    def prepare(self, listings: Sequence[Listing]) -> list[Prepared]:
+        """Clean and tokenise; `tokens` of each is what it will cost the device."""
+        return windows.prepare(listings, self._tokenizer, self._special)
+
+    @torch.inference_mode()
+    def tag(self, prepared: Sequence[Prepared]) -> list[Tagging]:
+        """Tag the listings of a micro-batch, in order; a listing's tags do not depend on the others'.
+
+        Raises NonFiniteScores (some listing of the batch is to blame) or DeviceError (none is).
+        """
+        # One length, one forward pass: padding a row to its neighbours' length would change its bits.
+        by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
+        for index, listing in enumerate(prepared):
+            for window in listing.windows:
+                by_length[window.padded].append((index, window))
+        readings = [_Stream(len(listing.ids)) for listing in prepared]
+        for length, rows in sorted(by_length.items()):
+            self._read_rows(prepared, length, rows, readings)
+        return [
+            Tagging(
+                postprocess.tags(
+                    listing, head.spans(stream.tags, stream.begins, stream.confidences, listing.sources), self._tag_set
+                ),
+                listing.flags,
+            )
+            for listing, stream in zip(prepared, readings, strict=True)
+        ]
+
+    def _read_rows(
+        self, prepared: Sequence[Prepared], length: int, rows: list[tuple[int, Window]], streams: list["_Stream"]
+    ) -> None:
+        special = self._special
+        ids = torch.full((len(rows), length), special.padding, dtype=torch.long)
+        mask = torch.zeros((len(rows), 1, 1, length), dtype=torch.bool)
+        for row, (index, window) in enumerate(rows):
+            tokens = [special.start, *prepared[index].ids[window.first : window.last], special.separator]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, ..., : len(tokens)] = True
+        try:
+            scores = self._model(ids.to(self._device), mask.to(self._device))
+            finite = bool(torch.isfinite(scores).all())
+            reading = head.read(scores)
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            raise DeviceError(f"{type(error).__name__} on {self._device}") from error
+        if not finite:
+            raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
+        columns = (reading.tags.tolist(), reading.begins.tolist(), reading.confidences.tolist())
+        for (index, window), tags, begins, confidences in zip(rows, *columns, strict=True):
+            streams[index].put(window, tags, begins, confidences)
+
+
+class _Stream:
+    """What the head says of a listing's stream, gathered from its windows."""
+
+    __slots__ = ("begins", "confidences", "tags")
+
+    def __init__(self, tokens: int) -> None:
+        self.tags = [head.NO_TAG] * tokens
+        self.begins = [False] * tokens
+        self.confidences = [0.0] * tokens
+
+    def put(self, window: Window, tags: list[int], begins: list[bool], confidences: list[float]) -> None:
+        kept = slice(window.kept_first, window.kept_last)
+        row = slice(window.kept_first - window.first + 1, window.kept_last - window.first + 1)  # behind the start token
+        self.tags[kept] = tags[row]
+        self.begins[kept] = begins[row]
+        self.confidences[kept] = confidences[row]
+
+
+def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype: str) -> str:
+    """SHA-256 (hex) of everything that decides the tags."""
+    parts = {
+        "base": base.fingerprint,
+        "tokenizer": base.tokenizer_digest,
+        "layout": [windows.LAYOUT, windows.WINDOW_TOKENS, windows.OVERLAP_TOKENS, windows.PADDING_MULTIPLE],
+        "budget": windows.BUDGET_TOKENS,
+        "rules": postprocess.RULES,
+        "quantization": quantization,
+        "compute_dtype": compute_dtype,
+        "adapter": adapter.digest,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,192 @@
+"""The topics of the service, and how they come to be: names, partitions, settings."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
+
+from streamer.errors import BrokerError, BrokerUnavailable
+from streamer.settings import Settings
+
+DAY_MS = 24 * 60 * 60 * 1000
+MIB = 1024 * 1024
+PARTITIONS = 4  # the most workers that can share a topic; more cannot be added later without moving keys
+FRAMING_BYTES = 64 * 1024  # a topic's limit is on the batch: room for headers and Kafka's own fields around an output
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it should be; `settings` by Kafka's names, what is not named is the broker's default."""
+
+    name: str
+    partitions: int = PARTITIONS
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ensured:
+    """A topic as the broker has it; `differences`: setting -> (wanted, found or None)."""
+
+    name: str
+    partitions: int
+    created: bool
+    differences: Mapping[str, tuple[str, str | None]]
+
+
+def source(name: str, partitions: int = PARTITIONS) -> Topic:
+    """Describe a topic of listings.
+
+    Kept for a month so that it can be replayed through a newer model. Never compacted: the key is the producers'
+    choice and may stand for many products, of which compaction would keep one. The limit lets the largest valid
+    listing through even where JSON writes each of its characters as six bytes.
+    """
+    return Topic(name, partitions, _kept(30 * DAY_MS, 4 * MIB))
+
+
+def tags(name: str, max_output_bytes: int, partitions: int = PARTITIONS) -> Topic:
+    """Describe the topic of tag events.
+
+    Not compacted although the key is the product: which of its tags are newest is decided by listing version and model
+    generation, and compaction would keep the last to arrive, be it a replay of an old listing.
+    """
+    return Topic(name, partitions, _kept(30 * DAY_MS, max_output_bytes + FRAMING_BYTES))
+
+
+def dead_letters(name: str, max_output_bytes: int, partitions: int = PARTITIONS) -> Topic:
+    """Describe the topic of dead letters: kept longest, since people look at them, and fix them, late."""
+    return Topic(name, partitions, _kept(90 * DAY_MS, max_output_bytes + FRAMING_BYTES))
+
+
+def wanted(settings: Settings, partitions: int = PARTITIONS) -> tuple[Topic, ...]:
+    """List the topics that a worker with these settings reads and writes."""
+    return (
+        *(source(name, partitions) for name in settings.source_topics),
+        tags(settings.tags_topic, settings.max_output_bytes, partitions),
+        dead_letters(settings.dead_letter_topic, settings.max_output_bytes, partitions),
+    )
+
+
+def _kept(retention_ms: int, max_bytes: int) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(max_bytes)}
+
+
+async def ensure(topics: Iterable[Topic], *, timeout_s: float = 15.0, **client: Any) -> tuple[Ensured, ...]:
+    """Create the topics that are missing and say how the others compare; returns once every partition has a leader.
+
+    `client` is what an aiokafka client takes (`Settings.client_options()`). Settings of an existing topic are compared,
+    never changed. Replication is the broker's default. Raises BrokerUnavailable when nothing answers in time,
+    BrokerError when a topic is refused or exists with fewer partitions than wanted.
+    """
+    deadline = time.monotonic() + timeout_s
+    admin = await _connect(client, deadline)
+    try:
+        return await _ensure(admin, tuple(topics), deadline)
+    except (KafkaConnectionError, NodeNotReadyError, TimeoutError) as error:
+        raise BrokerUnavailable(f"lost the broker at {_address(client)} while creating topics: {error!r}") from error
+    except KafkaError as error:
+        raise BrokerError(f"the broker at {_address(client)} did not create the topics: {error!r}") from error
+    finally:
+        await admin.close()
+
+
+async def _connect(client: Mapping[str, Any], deadline: float) -> AIOKafkaAdminClient:
+    while True:
+        admin = AIOKafkaAdminClient(**client)
+        try:
+            await admin.start()
+        except KafkaConnectionError as error:
+            await admin.close()
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"no Kafka broker answers at {_address(client)}") from error
+            await asyncio.sleep(0.2)
+        except KafkaError as error:
+            await admin.close()
+            raise BrokerError(f"the broker at {_address(client)} refused the connection: {error!r}") from error
+        else:
+            return admin
+
+
+async def _ensure(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...], deadline: float) -> tuple[Ensured, ...]:
+    there = await _partitions(admin)
+    missing = [topic for topic in topics if topic.name not in there]
+    created = await _create(admin, missing) if missing else set()
+    while any(topic.name not in there for topic in topics):
+        if time.monotonic() > deadline:
+            names = ", ".join(topic.name for topic in topics if topic.name not in there)
+            raise BrokerUnavailable(f"topics without a leader for each partition: {names}")
+        await asyncio.sleep(0.02)
+        there = await _partitions(admin)
+    for topic in topics:
+        if there[topic.name] < topic.partitions:
+            raise BrokerError(
+                f"{topic.name}: exists with {there[topic.name]} partitions, {topic.partitions} are wanted; "
+                "adding some moves keys to other partitions, so this is for you to decide"
+            )
+    differences = await _differences(admin, topics)
+    return tuple(
+        Ensured(topic.name, there[topic.name], topic.name in created, differences[topic.name]) for topic in topics
+    )
+
+
+async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Topic -> number of partitions, of those whose partitions all have a leader.
+
+    Asks for all topics: a broker may create one that is asked for by name.
+    """
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await admin.describe_topics()
+        if topic["partitions"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
+    }
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic]) -> set[str]:
+    response = await admin.create_topics(
+        [
+            # -1: the broker's default; the client takes it only beside an (empty) assignment of replicas
+            NewTopic(topic.name, topic.partitions, -1, replica_assignments={}, topic_configs=dict(topic.settings))
+            for topic in topics
+        ]
+    )
+    created = set()
+    for name, code, message in response.topic_errors:
+        error = for_code(code)
+        if code == 0:
+            created.add(name)
+        elif error is not TopicAlreadyExistsError:  # somebody else was faster
+            raise BrokerError(f"{name}: the broker did not create the topic: {error.__name__}: {message}")
+    return created
+
+
+async def _differences(
+    admin: AIOKafkaAdminClient, topics: tuple[Topic, ...]
+) -> dict[str, dict[str, tuple[str, str | None]]]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    found: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(asked):
+        for resource in response.to_object()["resources"]:
+            if code := resource["error_code"]:
+                raise BrokerError(
+                    f"{resource['resource_name']}: its settings cannot be read: {for_code(code).__name__}"
+                )
+            found[resource["resource_name"]] = {
+                entry["config_names"]: entry["config_value"] for entry in resource["config_entries"]
+            }
+    return {
+        topic.name: {
+            name: (value, found[topic.name].get(name))
+            for name, value in topic.settings.items()
+            if found[topic.name].get(name) != value
+        }
+        for topic in topics
+    }
+
+
+def _address(client: Mapping[str, Any]) -> str:
+    servers = client.get("bootstrap_servers", "")
+    return servers if isinstance(servers, str) else ",".join(servers)

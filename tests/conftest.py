@@ -1,0 +1,80 @@
+"""What all tests share: the two brokers, names of one's own, the environment of the processes."""
+
+import os
+
+# Before torch or tokenizers are imported, and inherited by every process that a test starts: on a small machine more
+# threads than cores make runs slow and their times random. No test asks a model hub.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MKL_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+from streamer import topics
+from streamer.broker import BrokerProcess, EmbeddedBroker
+from tests.brokers import ApacheKafka, KafkaMissing
+
+# dev looks for new examples at each run; ci gives the same ones each time, so that a red run is about the change in it
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+BROKERS = ["tansu", pytest.param("kafka", marks=pytest.mark.kafka)]
+
+
+def _broker(kind: str, folders: pytest.TempPathFactory) -> BrokerProcess:
+    folder = folders.mktemp(kind)
+    if kind == "tansu":
+        return EmbeddedBroker(log=folder / "tansu.log")
+    try:
+        return ApacheKafka(folder)
+    except KafkaMissing as missing:
+        if os.environ.get("REQUIRE_JAVA") == "1":
+            pytest.fail(f"REQUIRE_JAVA is set: {missing}")
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session", params=BROKERS)
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A running broker (`.bootstrap`, `.kind`), the embedded one and Apache Kafka in turn, shared by all tests.
+
+    Tests keep apart by names of their own (`unique`, `new_topic`) and leave it running.
+    """
+    with _broker(request.param, tmp_path_factory) as process:
+        yield process
+
+
+@pytest.fixture(params=BROKERS)
+def own_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A running broker of the test's own, to `stop`, `kill` and `start` again; only Kafka's data outlive that."""
+    with _broker(request.param, tmp_path_factory) as process:
+        yield process
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Make a name that no other test has, of a topic or a group: unique("in") -> "in-5f0c1a2b"."""
+    return lambda name: f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def new_topic(broker: BrokerProcess, unique: Callable[[str], str]) -> Callable[..., Awaitable[str]]:
+    """Create a topic on the shared broker under a unique name: await new_topic("in", partitions=4, **settings)."""
+
+    async def create(name: str, partitions: int = 1, settings: dict[str, str] | None = None) -> str:
+        topic = topics.Topic(unique(name), partitions, settings or {})
+        await topics.ensure([topic], **client_options(broker))
+        return topic.name
+
+    return create
+
+
+def client_options(broker: BrokerProcess) -> dict[str, Any]:
+    """What an aiokafka client takes to reach a broker of the tests."""
+    return {"bootstrap_servers": broker.bootstrap}

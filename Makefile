@@ -1,0 +1,60 @@
+# Everything a developer and CI run. `make` alone lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# one try may fail for the network's sake
+SYNC = $(BIN)/python -m uv pip sync -q --python $(BIN)/python requirements.txt
+
+.PHONY: help setup demo test lint format typecheck lock bench train clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: .venv/.installed ## create .venv with the pinned dependencies (the other targets do it too)
+
+# --no-deps: what is installed is the lock and nothing else
+.venv/.installed: pyproject.toml requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: no $(PYTHON) on the PATH" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: $(PYTHON) is $$($(PYTHON) -V); name another: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@echo "Installing the pinned dependencies into .venv (some 5 GB, one to three minutes the first time)"
+	@mkdir -p .venv
+	@{ test -x $(BIN)/pip || $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check uv && { $(SYNC) || $(SYNC); } && \
+	  $(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .; } >.venv/install.log 2>&1 || { \
+	  cat .venv/install.log >&2; echo "The installation failed: see above" >&2; exit 1; }
+	@touch $@
+
+demo: .venv/.installed ## sample listings through a real broker and worker, tags live
+	@$(BIN)/streamer demo
+
+test: lint typecheck ## lint, types, all tests
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/.installed ## ruff: rules and format
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+
+format: .venv/.installed ## ruff: put the format right, and what rules it can
+	$(BIN)/ruff check -q --fix .
+	$(BIN)/ruff format -q .
+
+typecheck: .venv/.installed ## mypy, strict
+	$(BIN)/mypy
+
+lock: .venv/.installed ## pin the dependencies of pyproject.toml anew; UPGRADE=1 takes the newest
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev $(if $(UPGRADE),--upgrade) \
+	  --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.txt
+
+bench: .venv/.installed ## the figures of the README
+	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/tagging.py
+
+train: .venv/.installed ## make the default adapter again from the listings in taggen/corpus
+	$(BIN)/taggen train --output taggen/default_adapter
+
+clean: ## remove what tests and builds leave; .venv and fetched jars stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/kafka/target
+	find benchmarks schemas streamer taggen tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,99 @@
+"""Writing outputs: a producer of our own, because Faust's is not idempotent and its commit ignores failed sends."""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RequestTimedOutError
+
+from streamer.errors import BrokerError, BrokerUnavailable, DeliveryError
+from streamer.pipeline import Output
+from streamer.settings import KIB, Settings
+
+MAX_BATCH_BYTES = 256 * KIB  # one micro-batch of outputs fits one request per partition
+PING_S = 5.0
+
+
+class Delivery:
+    """Sends the outputs of a batch and waits until the broker has all of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect; raises BrokerUnavailable, or BrokerError when the broker has no idempotent producers."""
+        settings = self._settings
+        producer = AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=settings.idempotent_producer,
+            linger_ms=settings.linger_ms,
+            max_batch_size=min(MAX_BATCH_BYTES, settings.max_output_bytes),
+            max_request_size=settings.max_output_bytes + KIB,  # the pipeline keeps to the limit; headers come on top
+            request_timeout_ms=int(settings.broker_retry_s * 1000),
+            **settings.client_options(),
+        )
+        try:
+            await asyncio.wait_for(producer.start(), settings.broker_retry_s)
+        except (KafkaError, TimeoutError) as error:
+            await producer.stop()
+            if settings.idempotent_producer and not isinstance(error, KafkaError):
+                raise BrokerError(
+                    f"{settings.kafka_bootstrap}: gives no producer id; for a broker without idempotent producers set "
+                    "STREAMER_IDEMPOTENT_PRODUCER=false"
+                ) from error
+            raise BrokerUnavailable(f"{settings.kafka_bootstrap}: {type(error).__name__} on connecting") from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Disconnect; nothing is pending, since `send` waits."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Write the outputs, those of one topic and key in order; returns when the broker has acknowledged all.
+
+        Raises BrokerUnavailable after `broker_retry_s` without an answer, DeliveryError when the broker refuses.
+        """
+        if self._producer is None:
+            raise DeliveryError("not started")
+        sent: list[tuple[Output, asyncio.Future[object]]] = []
+        try:
+            for output in outputs:
+                sent.append((output, await self._producer.send(output.topic, output.value, output.key)))
+        except KafkaError as error:
+            await _settle([future for _, future in sent])
+            raise self._translated(output, error) from error
+        await _settle([future for _, future in sent])
+        for output, future in sent:
+            if (failure := future.exception()) is not None:
+                if not isinstance(failure, KafkaError):
+                    raise failure
+                raise self._translated(output, failure) from failure
+
+    async def alive(self) -> bool:
+        """Whether the broker answers a metadata request now."""
+        if self._producer is None:
+            return False
+        try:
+            answered: bool = await asyncio.wait_for(self._producer.client.force_metadata_update(), PING_S)
+        except (KafkaError, TimeoutError):
+            return False
+        return answered
+
+    def _translated(self, output: Output, error: KafkaError) -> BrokerError:
+        source = output.outcome.record
+        where = f"{output.topic}: the output of {source.topic}/{source.partition}/{source.offset}"
+        if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
+            return BrokerUnavailable(
+                f"{where} was not acknowledged within {self._settings.broker_retry_s:g} s by "
+                f"{self._settings.kafka_bootstrap}"
+            )
+        if isinstance(error, MessageSizeTooLargeError):
+            return DeliveryError(f"{where} ({len(output.value)} bytes) is larger than the broker takes")
+        return DeliveryError(f"{where} was refused: {type(error).__name__}")
+
+
+async def _settle(futures: Sequence[asyncio.Future[object]]) -> None:
+    if futures:
+        await asyncio.wait(futures)

@@ -1,0 +1,44 @@
+"""Logging: one structlog pipeline for our events and for what the libraries log, as JSON or for the console."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from streamer.settings import Settings
+
+# They log an exception at every level it passes, repeat connection errors ten times a second and may quote what they
+# work on; the worker says once, in a line of its own, what went wrong.
+_LOUD = ("faust", "mode", "aiokafka", "asyncio")
+
+
+def configure(settings: Settings) -> None:
+    """Send all logging to stderr in the format and from the level on that the settings ask for."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == logging.DEBUG else logging.CRITICAL)

@@ -1,0 +1,145 @@
+"""Faust's Kafka consumer with three changes: it hands messages over without four tasks for each, it refuses to jump
+over lost offsets, and the fetch wait is a setting."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from faust.sensors.monitor import Monitor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streamer.errors import OffsetLost
+from streamer.settings import Settings
+
+YIELD_EVERY = 100  # messages handed over before the event loop gets a turn
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust passes 1,500 and offers no setting; the fetcher reads this when the consumer starts.
+        consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms
+        return consumer
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the group's offsets; raises OffsetLost where the broker no longer has the committed record."""
+        committed = await super().seek_to_committed()
+        known = [partition for partition, offset in committed.items() if offset is not None]
+        beginnings = await self.earliest_offsets(*known) if known else {}
+        for partition in known:
+            if committed[partition] < beginnings[partition]:
+                raise OffsetLost(partition.topic, partition.partition, committed[partition], beginnings[partition])
+        return committed
+
+
+class Consumer(driver.Consumer):
+    """The consumer as Faust sees it, in the worker's event loop."""
+
+    max_buffered_bytes = 16 * 1024 * 1024
+    fetch_max_wait_ms = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._buffered_bytes = 0
+        self._room = asyncio.Event()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's own stall messages need its Monitor; the worker's watchdog does this job."""
+
+    def release(self, nbytes: int) -> None:
+        """Say that so many bytes of handed-over values have left the buffers."""
+        self._buffered_bytes = max(0, self._buffered_bytes - nbytes)
+        if self._buffered_bytes < self.max_buffered_bytes:
+            self._room.set()
+
+    def stop_flow(self) -> None:
+        """As Faust's; what is buffered is dropped next, and read again after the rebalance."""
+        super().stop_flow()
+        self._buffered_bytes = 0
+        self._room.set()
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        # As in faust.transport.consumer, without the four tasks for each message: see _hand_over.
+        read_offsets = self._read_offset
+        handed_over = 0
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                messages: AsyncIterator[tuple[TP, Any]] = self.getmany(timeout=1.0)
+                await asyncio.sleep(0)
+                async for partition, message in messages:
+                    offset = message.offset
+                    last = read_offsets[partition]
+                    if last is not None and offset < last:
+                        continue
+                    if last and offset - last > 1 and self.app.topics.acks_enabled_for(message.topic):
+                        await self._check_gap(partition, last, offset)
+                        await self._add_gap(partition, last + 1, offset)
+                    if self._n_acked >= self._commit_every:
+                        self._n_acked = 0
+                        await self.commit()
+                    while self._buffered_bytes >= self.max_buffered_bytes and self.flow_active:
+                        self._room.clear()
+                        await self._room.wait()
+                    if not self.flow_active:
+                        continue  # a rebalance began meanwhile; getmany ends by itself
+                    read_offsets[partition] = offset  # before waiting: a rebalance seeks, and must have the last word
+                    self._buffered_bytes += len(message.value or b"")
+                    await self._hand_over(message)
+                    handed_over += 1
+                    if handed_over % YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _hand_over(self, message: Any) -> None:
+        """Give one message to the stream.
+
+        Faust races every message against "flow suspended", "stopped" and "crashed", which is half of its cost per
+        event. The race matters only when the stream's buffer may be full, and then some partition is paused for it.
+        """
+        if self._buffered_partitions:
+            await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        else:
+            await self.callback(message)
+
+    async def _check_gap(self, partition: TP, last: int, offset: int) -> None:
+        """Offsets are missing: fine after compaction and transaction markers, not when retention has overtaken us."""
+        beginning = (await self._thread.earliest_offsets(partition))[partition]
+        if beginning > last + 1:
+            raise OffsetLost(partition.topic, partition.partition, last + 1, beginning)
+
+
+class Transport(driver.Transport):
+    """The transport of a worker's app."""
+
+    Consumer = Consumer
+
+    def __init__(self, url: Any, app: Any, settings: Settings) -> None:
+        super().__init__(url, app)
+        self._settings = settings
+
+    def create_consumer(self, callback: Any, **options: Any) -> Consumer:
+        """The app's consumer, with the settings that Faust has no name for."""
+        consumer = super().create_consumer(callback, **options)
+        consumer.fetch_max_wait_ms = self._settings.fetch_max_wait_ms
+        consumer.max_buffered_bytes = self._settings.queue_bytes
+        return consumer
+
+
+class SilentMonitor(Monitor):
+    """Faust's Monitor costs 15 to 30 µs an event and keeps what our own metrics have already."""
+
+    def _ignore(self, *_: Any, **__: Any) -> None:
+        pass
+
+    on_message_in = on_stream_event_in = on_stream_event_out = on_message_out = track_tp_end_offset = _ignore

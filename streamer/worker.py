@@ -1,0 +1,271 @@
+"""The worker: a Faust app around the tagging agent, from the first connection to the last commit."""
+
+import asyncio
+import gc
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from mode import CrashingSupervisor
+
+from streamer import logs
+from streamer.agent import TaggingAgent
+from streamer.codec import Codec
+from streamer.delivery import Delivery
+from streamer.errors import BrokerError, BrokerUnavailable, Stalled, StreamerError
+from streamer.metrics import Metrics
+from streamer.pipeline import Pipeline, Tagger
+from streamer.preflight import preflight
+from streamer.registry import Registry
+from streamer.settings import Settings
+from streamer.transport import SilentMonitor, Transport
+from streamer.web import WebServer
+from taggen.errors import TaggenError
+
+POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
+WATCH_S = 1.0
+PING_EVERY_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class App(faust.App):
+    """A Faust app without tables or web server: needs no folder of its own, and no producer besides ours."""
+
+    class BootStrategy(faust.app.BootStrategy):
+        """Consumer and agents only."""
+
+        enable_kafka_producer = False
+        enable_web = False
+
+    async def on_first_start(self) -> None:
+        """Faust would create its data folder here."""
+
+
+def build_app(settings: Settings, agent: TaggingAgent) -> App:
+    """The Faust app that feeds `agent` from the source topics. Call it in the event loop that will run it."""
+    app = App(
+        settings.group_id,
+        broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap.split(",")],
+        broker_credentials=_credentials(settings),
+        broker_commit_interval=settings.commit_interval_s,
+        broker_commit_every=settings.commit_every,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_max_poll_records=POLL_RECORDS,
+        stream_buffer_maxsize=settings.queue_records,
+        stream_wait_empty=True,
+        table_standby_replicas=0,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        monitor=SilentMonitor(),
+    )
+    app.transport = Transport(app.conf.broker_consumer, app, settings)
+    topic = app.topic(
+        *settings.source_topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    )
+
+    @app.agent(topic, name="tagging", concurrency=1, supervisor_strategy=CrashingSupervisor)
+    async def tagging(stream: Any) -> None:
+        await agent.run(stream)
+
+    return app
+
+
+class Worker:
+    """One run of the service. `serve` returns after SIGTERM or SIGINT and raises what stopped it otherwise."""
+
+    def __init__(self, settings: Settings, tagger: Tagger | None = None) -> None:
+        """`tagger`: None loads the one that the settings name; benchmarks and tests pass others."""
+        self._settings = settings
+        self._tagger = tagger
+        self._metrics = Metrics()
+        self._stopping = asyncio.Event()
+        self._app: App | None = None
+        self._agent: TaggingAgent | None = None
+        self._failed = False
+        self._broker_seen = time.monotonic()
+
+    @property
+    def ready(self) -> bool:
+        """It has joined its group and consumes."""
+        app = self._app
+        return app is not None and app.tables.recovery.completed.is_set() and not self._stopping.is_set()
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing has failed."""
+        return not self._failed
+
+    async def serve(self) -> None:
+        """Run until a signal; raises StreamerError or TaggenError, with the inputs in hand unacknowledged."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        async with AsyncExitStack() as stack:
+            web = WebServer(self, self._metrics, self._settings.web_host, self._settings.web_port)
+            stack.push_async_callback(web.stop)
+            port = await web.start()
+            log.info("starting", web=f"http://{self._settings.web_host}:{port}", group=self._settings.group_id)
+            model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+            stack.callback(model_thread.shutdown, wait=False, cancel_futures=True)
+            running = asyncio.create_task(self._run(stack, model_thread))
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if self._app is None and not running.done():  # a signal while starting: nothing to finish
+                running.cancel()
+                await asyncio.wait({running})
+                return
+            try:
+                await running
+            except BaseException:
+                self._failed = True
+                raise
+
+    async def _run(self, stack: AsyncExitStack, model_thread: ThreadPoolExecutor) -> None:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        tagger = self._tagger or await loop.run_in_executor(model_thread, load_tagger, settings)
+        self._metrics.serves(tagger.model)
+        log.info("tagger_loaded", adapter=tagger.model.adapter, version=tagger.model.version, base=tagger.model.base)
+        max_output_bytes = await preflight(settings)
+        delivery = Delivery(settings)
+        stack.push_async_callback(delivery.stop)
+        await delivery.start()
+        codec = Codec(Registry(settings.schema_registry_url) if settings.schema_registry_url else None)
+        pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
+        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread)
+        self._app = build_app(settings, self._agent)
+        self._metrics.watch_lag(self._lags)
+        gc.collect()
+        gc.freeze()  # the model's objects live as long as we do; Faust collects at every rebalance
+        await self._consume(self._app, delivery)
+
+    async def _consume(self, app: App, delivery: Delivery) -> None:
+        """Run the app until a signal, a crash of the app, or a finding of the watchdog."""
+        self._broker_seen = time.monotonic()
+        starting = asyncio.create_task(app.start())
+        tasks = {
+            "signal": asyncio.create_task(self._stopping.wait()),
+            "crash": asyncio.create_task(app.wait_until_stopped()),
+            "watch": asyncio.create_task(self._watch(delivery)),
+        }
+        watched = {*tasks.values(), starting}
+        try:
+            while watched:
+                done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if done != {starting}:
+                    break
+                log.info("consuming", topics=list(self._settings.source_topics))
+            if app.crash_reason is not None:
+                raise app.crash_reason
+        finally:
+            log.info("stopping", in_hand=self._agent.progress.in_hand if self._agent else 0)
+            for task in (*tasks.values(), starting):
+                task.cancel()
+            await self._stop(app)
+
+    async def _stop(self, app: App) -> None:
+        """Finish the batches in hand, commit, leave the group."""
+        try:
+            await asyncio.wait_for(app.stop(), self._settings.drain_s)
+        except TimeoutError:
+            log.warning("drain_timeout", in_hand=self._agent.progress.in_hand if self._agent else 0)
+            raise Stalled(f"not drained within {self._settings.drain_s:g} s: the rest comes again") from None
+
+    async def _watch(self, delivery: Delivery) -> None:
+        """Raises BrokerUnavailable when the broker is gone for too long, Stalled when nothing gets finished."""
+        settings = self._settings
+        pinged = 0.0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            if now - pinged >= PING_EVERY_S or self._broker_seen < pinged:
+                pinged = now
+                if await delivery.alive():
+                    self._broker_seen = time.monotonic()
+                else:
+                    log.warning("broker_not_reachable", bootstrap=settings.kafka_bootstrap)
+            gone_s = time.monotonic() - self._broker_seen
+            if gone_s > settings.broker_retry_s:
+                raise BrokerUnavailable(f"{settings.kafka_bootstrap}: no broker answered for {gone_s:.0f} s")
+            progress = self._agent.progress if self._agent else None
+            if progress and progress.in_hand and now - progress.last > settings.stall_s:
+                raise Stalled(f"{progress.in_hand} records in hand, and none finished for {settings.stall_s:g} s")
+
+    def _lags(self) -> Iterator[tuple[str, int, int]]:
+        """(topic, partition, records between the last finished and the end) of the assigned partitions."""
+        consumer = self._app.consumer if self._app is not None and self.ready else None
+        if consumer is None or self._agent is None:
+            return
+        for partition in consumer.assignment():
+            highwater = consumer.highwater(partition)
+            finished = self._agent.progress.finished.get((partition.topic, partition.partition))
+            if highwater is not None and finished is not None:
+                yield partition.topic, partition.partition, max(0, highwater - finished - 1)
+
+
+def load_tagger(settings: Settings) -> Tagger:
+    """The tagger that the settings name; raises TaggenError."""
+    import torch  # noqa: PLC0415  # seconds: not for `--help`
+
+    from taggen import tagger  # noqa: PLC0415
+
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    return tagger.load(
+        settings.base_model,
+        settings.default_adapter,
+        settings.quantization,
+        settings.compute_dtype,
+        settings.device,
+        settings.generation,
+    )
+
+
+def run(settings: Settings, tagger: Tagger | None = None) -> int:
+    """Run a worker until SIGTERM or SIGINT; returns the exit code, after one clear line about any failure."""
+    logs.configure(settings)
+
+    async def serve() -> None:
+        await Worker(settings, tagger).serve()
+
+    try:
+        asyncio.run(serve())
+    except (StreamerError, TaggenError) as error:
+        log.error("stopped", error=type(error).__name__, message=str(error))
+        return 1
+    except KafkaError as error:
+        log.error("stopped", error=BrokerError.__name__, message=f"{settings.kafka_bootstrap}: {type(error).__name__}")
+        return 1
+    except Exception as error:
+        # a bug of ours: say where, but not the exception's text, which may quote a listing
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("stopped", error=type(error).__name__, message="an unexpected error", where=where)
+        return 1
+    log.info("stopped")
+    return 0
+
+
+def _credentials(settings: Settings) -> Any:
+    context = settings.ssl_context()
+    if settings.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value() if settings.sasl_password else None,
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)

@@ -114,6 +114,10 @@ async def _connect(client: Mapping[str, Any], deadline: float) -> AIOKafkaAdminC
 async def _ensure(admin: AIOKafkaAdminClient, topics: tuple[Topic, ...], deadline: float) -> tuple[Ensured, ...]:
     there = await _partitions(admin)
     missing = [topic for topic in topics if topic.name not in there]
+    while missing and (await admin.describe_cluster())["controller_id"] < 0:  # the client would fall over None
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable("the brokers answer but have no controller to create topics")
+        await asyncio.sleep(0.02)
     created = await _create(admin, missing) if missing else set()
     while any(topic.name not in there for topic in topics):
         if time.monotonic() > deadline:

@@ -22,10 +22,10 @@ class KafkaMissing(Exception):
 
 def jars() -> Path:
     """Return the folder with Kafka's jars, fetched once by Maven and kept in the repository's cache."""
-    for tool in ("java", "mvn"):
+    folder = CACHE / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    for tool in ("java",) if folder.exists() else ("java", "mvn"):
         if shutil.which(tool) is None:
             raise KafkaMissing(f"Apache Kafka needs Java 17 and Maven: no {tool} on the PATH")
-    folder = CACHE / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:  # several test runs may share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,11 +15,14 @@ async def test_created_once(broker, unique):
     """The first call creates the topics with their settings, the second finds them as they should be."""
     names = {name: unique(name) for name in ("created", "updated", "tags", "dlq")}
     settings = Settings(
-        source_topics=(names["created"], names["updated"]), tags_topic=names["tags"], dead_letter_topic=names["dlq"]
+        kafka_bootstrap=broker.bootstrap,
+        source_topics=(names["created"], names["updated"]),
+        tags_topic=names["tags"],
+        dead_letter_topic=names["dlq"],
     )
     wanted = topics.wanted(settings, partitions=3)
-    first = await ensure(wanted, bootstrap_servers=broker.bootstrap)
-    second = await ensure(wanted, bootstrap_servers=broker.bootstrap)
+    first = await ensure(wanted, **settings.client_options())
+    second = await ensure(wanted, **settings.client_options())
     assert [topic.name for topic in first] == list(names.values())
     assert all(topic.created and topic.partitions == 3 and not topic.differences for topic in first)
     assert all(not topic.created and topic.partitions == 3 and not topic.differences for topic in second)

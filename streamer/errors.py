@@ -57,7 +57,7 @@ class DeliveryError(BrokerError):
 
 
 class RegistryError(StreamerError):
-    """The schema registry answered, and refused: a schema that breaks its rules, or credentials that it does not take."""
+    """The schema registry answered and refused: a schema against its rules, or credentials that it does not take."""
 
 
 class RegistryUnavailable(RegistryError):

@@ -1,0 +1,268 @@
+"""Bytes to events and back.
+
+    C3 01, fingerprint, Avro    Avro's single-object encoding: what we write without a registry
+    00, schema id, Avro         the Confluent frame: what we write with one
+    { ...                       JSON: accepted for listings
+
+Whoever writes to our topics decides what is in them: a decode method raises DecodeError for any bytes that are not an
+event, and RegistryUnavailable when only the registry could tell.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import schemas
+from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer
+from streamer.errors import DecodeError
+from streamer.registry import Registry
+from taggen.errors import InvalidListing
+from taggen.listing import MAX_ID_CHARS, Listing
+from taggen.tag import Evidence, Model, Tag
+
+CONFLUENT = b"\x00"  # begins the Confluent frame; the schema id follows
+_FRAME = struct.Struct(">cI")
+_MAX_SCHEMA_ID = 2**31 - 1
+_MODEL = "stream.taggen.Model"  # tells fastavro the branch of the union, which it would search for
+
+
+class Record(NamedTuple):
+    """A Kafka record as it was read. `timestamp` in milliseconds since 1970, -1 for none; header values may be null."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class Coordinates(NamedTuple):
+    """Where a record stands in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class TagEvent(NamedTuple):
+    """The tags of one listing event; `tagged_at` in milliseconds since 1970. Held by a test to product-tags.avsc."""
+
+    event_id: str
+    source_event_id: str
+    source: Coordinates
+    merchant_id: str
+    product_id: str
+    listing_version: int
+    deleted: bool
+    tags: tuple[Tag, ...]
+    model: Model | None
+    tagged_at: int
+    flags: tuple[str, ...]
+
+
+class DeadLetter(NamedTuple):
+    """A record that could not become a tag event. Held by a test to product-tags-dlq.avsc."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    reason: str
+    field: str | None
+    merchant_id: str | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    truncated: bool
+    value_length: int
+    value_sha256: str | None
+    failed_at: int
+
+
+class Codec:
+    """Reads all three forms; writes the Confluent frame when there is a registry, else single objects.
+
+    With a registry our schemas are registered at the first write, under the subject TOPIC-value.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        tags_topic: str = "product-tags",
+        dead_letter_topic: str = "product-tags-dlq",
+    ) -> None:
+        self._registry = registry
+        self._tags_topic = tags_topic
+        self._dead_letter_topic = dead_letter_topic
+        self._formats = {name: Format(name) for name in (schemas.LISTING, schemas.TAGS, schemas.DEAD_LETTER)}
+        self._prefixes: dict[tuple[str, str], bytes] = {}  # by schema and topic
+        self._writers: dict[tuple[str, int], Writer | None] = {}  # by schema and id; None: not one to read with
+
+    def decode_listing(self, record: Record) -> Listing:
+        """The listing in a record's value. Raises DecodeError and RegistryUnavailable."""
+        value = record.value
+        if value is None:
+            raise DecodeError("null_value", "a key alone names no product")
+        if value[:1] == CONFLUENT or value[:2] == SINGLE_OBJECT:
+            content = self._read(schemas.LISTING, value)
+        else:
+            content = _json_object(value)
+        try:
+            return Listing.from_record(content)
+        except InvalidListing as error:
+            reason = "too_large" if error.problem == "too large" else "invalid_listing"
+            raise DecodeError(reason, error.problem, error.field, _merchant_id(content)) from error
+
+    def decode_tags(self, value: bytes) -> TagEvent:
+        """The tag event in a value. Raises DecodeError and RegistryUnavailable."""
+        content = self._read(schemas.TAGS, value)
+        model = content["model"]
+        return TagEvent(
+            **{
+                **content,
+                "source": Coordinates(**content["source"]),
+                "tags": tuple(_tag(tag) for tag in content["tags"]),
+                "model": None if model is None else Model(**model),
+                "flags": tuple(content["flags"]),
+            }
+        )
+
+    def decode_dead_letter(self, value: bytes) -> DeadLetter:
+        """The dead letter in a value. Raises DecodeError and RegistryUnavailable."""
+        content = self._read(schemas.DEAD_LETTER, value)
+        headers = tuple((header["name"], header["value"]) for header in content["headers"])
+        return DeadLetter(**{**content, "headers": headers})
+
+    def encode_listing(self, listing: Listing, topic: str = "product-created") -> bytes:
+        """A listing's value for `topic`. Raises RegistryError."""
+        record = {
+            "event_id": listing.event_id,
+            "event_time": listing.event_time,
+            "merchant_id": listing.merchant_id,
+            "product_id": listing.product_id,
+            "listing_version": listing.listing_version,
+            "title": listing.title,
+            "description": listing.description,
+            "category": listing.category,
+            "locale": listing.locale,
+            "attributes": dict(listing.attributes),
+            "image_urls": list(listing.image_urls),
+            "deleted": listing.deleted,
+        }
+        return self._write(schemas.LISTING, topic, record)
+
+    def encode_tags(self, event: TagEvent) -> bytes:
+        """A tag event's value. Raises RegistryError."""
+        record = event._asdict()
+        record["source"] = event.source._asdict()
+        record["tags"] = [_tag_record(tag) for tag in event.tags]
+        if event.model is not None:
+            record["model"] = (_MODEL, {name: getattr(event.model, name) for name in Model.__slots__})
+        record["flags"] = list(event.flags)
+        return self._write(schemas.TAGS, self._tags_topic, record)
+
+    def encode_dead_letter(self, letter: DeadLetter) -> bytes:
+        """A dead letter's value. Raises RegistryError."""
+        record = letter._asdict()
+        record["headers"] = [{"name": name, "value": value} for name, value in letter.headers]
+        return self._write(schemas.DEAD_LETTER, self._dead_letter_topic, record)
+
+    def _write(self, name: str, topic: str, record: dict[str, Any]) -> bytes:
+        prefix = self._prefixes.get((name, topic))
+        if prefix is None:
+            if self._registry is None:
+                prefix = SINGLE_OBJECT + self._formats[name].fingerprint
+            else:
+                prefix = _FRAME.pack(CONFLUENT, self._registry.register(f"{topic}-value", schemas.load(name)))
+            self._prefixes[name, topic] = prefix
+        return self._formats[name].write(prefix, record)
+
+    def _read(self, name: str, value: bytes) -> dict[str, Any]:
+        if value[:2] == SINGLE_OBJECT:
+            start = len(SINGLE_OBJECT) + FINGERPRINT_BYTES
+            writer = self._formats[name].known(value[len(SINGLE_OBJECT) : start])
+        elif value[:1] == CONFLUENT:
+            start = _FRAME.size
+            writer = self._writer(name, value)
+        else:
+            raise DecodeError("undecodable", "neither a single object nor a Confluent frame")
+        if len(value) < start:
+            raise DecodeError("undecodable", "cut off before the Avro body")
+        if writer is None:
+            raise DecodeError("unknown_schema", "its writer's schema is not known here")
+        return self._formats[name].read(value, start, writer)
+
+    def _writer(self, name: str, value: bytes) -> Writer | None:
+        """The schema that a Confluent frame names, None for one that we cannot read with."""
+        if self._registry is None or len(value) < _FRAME.size:
+            return None
+        schema_id = _FRAME.unpack_from(value)[1]
+        if not 0 < schema_id <= _MAX_SCHEMA_ID:
+            return None
+        if (name, schema_id) in self._writers:
+            return self._writers[name, schema_id]
+        schema = self._registry.schema(schema_id)
+        if schema is None:
+            return None  # not remembered: it may be registered in a moment
+        try:
+            writer = self._formats[name].writer(schema)
+        except ValueError:
+            writer = None
+        self._writers[name, schema_id] = writer
+        return writer
+
+
+def tag_key(merchant_id: str, product_id: str) -> bytes:
+    """The key of a product's tag events: UTF-8 JSON array, compact."""
+    return json.dumps([merchant_id, product_id], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _tag_record(tag: Tag) -> dict[str, Any]:
+    return {
+        "name": tag.name,
+        "value": tag.value,
+        "normalized": tag.normalized,
+        "confidence": tag.confidence,
+        "kind": tag.kind,
+        "evidence": [{"field": where.field, "start": where.start, "end": where.end} for where in tag.evidence],
+    }
+
+
+def _tag(content: Mapping[str, Any]) -> Tag:
+    return Tag(**{**content, "evidence": tuple(Evidence(**where) for where in content["evidence"])})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("an object names a key twice")  # parsers differ in which one they take
+    return content
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _json_object(value: bytes) -> dict[str, Any]:
+    """A JSON object in UTF-8, a byte order mark before it or not."""
+    try:
+        content = _JSON.decode(value.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DecodeError("undecodable", f"neither Avro nor JSON: {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise DecodeError("undecodable", "JSON, but not an object")
+    return content
+
+
+def _merchant_id(content: Mapping[str, Any]) -> str | None:
+    """Whose listing it is, where it says so in a form that can be written again."""
+    merchant_id = content.get("merchant_id")
+    if not isinstance(merchant_id, str) or not 0 < len(merchant_id) <= MAX_ID_CHARS:
+        return None
+    return merchant_id if merchant_id == merchant_id.encode("utf-8", "replace").decode() else None

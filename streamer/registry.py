@@ -1,0 +1,74 @@
+"""A Schema Registry that speaks Confluent's API: schemas by id, ids for our schemas."""
+
+import json
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+from schema_registry.client import SchemaRegistryClient
+from schema_registry.client.errors import ClientError
+
+from streamer.errors import RegistryError, RegistryUnavailable, SettingsError
+
+TIMEOUT_S = 5.0  # to connect, and for each part of the answer
+SCHEMA_NOT_FOUND = 40403  # the code in the registry's own 404; another 404 is a wrong URL or a proxy's
+_REFUSALS = {401, 403, 409, 422}  # to register: credentials, or a schema that breaks the registry's rules
+
+
+class Registry:
+    """One registry. User and password may stand in its URL; they never come out in a message.
+
+    Nothing is retried or remembered here but the ids of our own schemas.
+    """
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsError(
+                "the schema registry's URL must be http://HOST or https://HOST, with port and path if any"
+            )
+        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+        # without credentials the client would send empty ones
+        auth = httpx.BasicAuth(parts.username, parts.password or "") if parts.username else httpx.Auth()
+        self.url = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        self._client = SchemaRegistryClient(self.url, timeout=httpx.Timeout(timeout_s), auth=auth)
+
+    def schema(self, schema_id: int) -> Any | None:
+        """The Avro schema with this id, as JSON; None when the registry has none.
+
+        Raises RegistryUnavailable.
+        """
+        # The client's own get_by_id takes a proxy's 404 for the registry's, and fails on schemas that are not Avro.
+        url, method = self._client.url_manager.url_for("get_by_id", schema_id=schema_id)
+        try:
+            response = self._client.request(url, method=method)
+            answer = response.json()
+            if response.is_success and answer.get("schemaType", "AVRO") == "AVRO":
+                return json.loads(answer["schema"])
+            unknown = response.is_success or answer.get("error_code") == SCHEMA_NOT_FOUND
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unavailable(type(error).__name__) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._unavailable("its answer is not a schema registry's") from error
+        if unknown:
+            return None
+        raise self._unavailable(f"it answered {response.status_code} for schema {schema_id}")
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        """The id of a schema under a subject, registered when it is not yet.
+
+        Raises RegistryUnavailable, and RegistryError when the registry refuses the schema or the credentials.
+        """
+        try:
+            return int(self._client.register(subject, schema))
+        except ClientError as error:
+            if error.http_code in _REFUSALS:
+                raise RegistryError(f"schema registry {self.url}: {subject}: {error.message}") from error
+            raise self._unavailable(f"it answered {error.http_code} for subject {subject}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unavailable(type(error).__name__) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._unavailable("its answer is not a schema registry's") from error
+
+    def _unavailable(self, problem: str) -> RegistryUnavailable:
+        return RegistryUnavailable(f"schema registry {self.url}: {problem}")

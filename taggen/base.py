@@ -33,7 +33,7 @@ _CONFIG_NOISE = {
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model. `fingerprint` and `tokenizer_digest` are SHA-256, hex; both are taken before quantisation."""
+    """A loaded base model. `fingerprint` and `tokenizer_digest` are SHA-256, hex, taken before quantisation."""
 
     name: str
     encoder: PreTrainedModel

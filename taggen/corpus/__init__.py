@@ -34,28 +34,47 @@ TAGS: Mapping[str, Kind] = {
     "flavor": "attribute",
 }
 
+# Attributes of OA-Mine (Zhang et al. 2022, Apache-2.0) that mean one of these tags wherever they stand.
+OA_MINE = {
+    "Brand": "brand",
+    "Model name": "model_name",
+    "Shoe type": "product_type",
+    "Color": "color",
+    "Material": "material",
+    "Size": "size",
+    "Volume": "size",
+    "Pack size": "quantity",
+    "Gender": "audience",
+    "Age range": "audience",
+    "Flavor": "flavor",
+    "Scent": "flavor",
+    "Sport": "occasion",
+    "Waterproof": "function",
+}
+
 _MARK = re.compile(r"<(/?)([\w .-]+)>")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`field[start:end]` carries `tag`; code points, `end` exclusive, fields named as in Evidence.
-
-    `tag` None marks words whose tag is not known: they are neither taught nor scored.
-    """
+    """`field[start:end]` carries `tag`; code points, `end` exclusive, fields named as in Evidence."""
 
     field: str
     start: int
     end: int
-    tag: str | None
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A listing and the spans that somebody marked in it."""
+    """A listing and the spans that somebody marked in it.
+
+    `partial` says that other words may carry tags too: what is not marked is neither taught nor scored.
+    """
 
     listing: Listing
     spans: tuple[Span, ...]
+    partial: bool = False
 
     def text(self, field: str) -> str:
         """The original text of a field named as in Evidence."""
@@ -95,24 +114,24 @@ def read(path: Path) -> list[Labelled]:
 def read_target_scores(path: Path, tag_of: Mapping[str, str]) -> list[Labelled]:
     """Read titles with `target_scores` (the form of OA-Mine and AE-110k): {attribute: {value: 1}}.
 
-    `tag_of` maps attribute names to tags. A value is marked where its words stand first in the title and are not part
-    of a longer word; those of attributes that are not mapped are marked as not known. Raises CorpusError.
+    `tag_of` maps attribute names to tags; the listings are partial, since other attributes are not marked. A value is
+    marked where its words stand first in the title and are not part of a longer word. Raises CorpusError.
     """
     labelled = []
     for number, (where, row) in enumerate(_rows(path)):
         try:
             title, scores = row["input"], row["target_scores"]
-            listing = Listing("oa-mine", str(number), 1, title, category=row.get("category"), locale="en-US")
+            values = [(value, tag_of[name]) for name in scores if name in tag_of for value in scores[name]]
         except (KeyError, TypeError) as error:
-            raise CorpusError(f"{where}: no {error}") from None
+            raise CorpusError(f"{where}: {error!r}") from None
         spans: list[Span] = []
-        values = [(value, tag_of.get(name)) for name, marked in scores.items() for value in marked if value != "n/a"]
         for value, tag in sorted(values, key=lambda item: -len(item[0])):  # a longer value may hold a shorter one
             for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", title):
                 if not any(match.start() < span.end and span.start < match.end() for span in spans):
                     spans.append(Span("title", *match.span(), tag))
                     break
-        labelled.append(Labelled(listing, tuple(sorted(spans, key=lambda span: span.start))))
+        listing = Listing(path.parent.name, str(number), 1, title, category=row.get("category"))
+        labelled.append(Labelled(listing, tuple(sorted(spans, key=lambda span: span.start)), partial=True))
     return labelled
 
 

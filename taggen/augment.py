@@ -1,0 +1,80 @@
+"""Variations of labelled listings, so that a tag is learnt from its place and not from its value."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from taggen.corpus import Labelled, Span
+
+# How often a value is swapped for another of the same tag: often where values are open-ended, seldom where the rest of
+# the listing would no longer fit.
+_SWAP = {"brand": 0.5, "model_name": 0.5, "color": 0.5, "size": 0.4, "flavor": 0.4, "product_type": 0.1}
+_SWAP_OTHERS = 0.3
+_DROP_DESCRIPTION = 0.15
+_DROP_ATTRIBUTES = 0.25
+_DROP_ATTRIBUTE = 0.1
+_CHANGE_CASE = 0.1
+
+
+class Augmenter:
+    """Varies listings with the values that occur under the same language and tag."""
+
+    def __init__(self, labelled: Sequence[Labelled]) -> None:
+        values: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for item in labelled:
+            for span in item.spans:
+                values[_language(item), span.tag].add(item.text(span.field)[span.start : span.end])
+        self._values = {key: sorted(found) for key, found in values.items()}
+
+    def vary(self, item: Labelled, random_: random.Random) -> Labelled:
+        """A variation of the listing, its spans moved along."""
+        swaps: dict[tuple[str, str], str] = {}  # one value is swapped for the same other everywhere in the listing
+        for span in item.spans:
+            key = (span.tag, item.text(span.field)[span.start : span.end])
+            if key not in swaps:
+                swap = random_.random() < _SWAP.get(span.tag, _SWAP_OTHERS)
+                swaps[key] = random_.choice(self._values[_language(item), span.tag]) if swap else key[1]
+        change_case = random_.choice((str.lower, str.upper)) if random_.random() < _CHANGE_CASE else None
+        kept = set(_fields(item, random_))
+        texts: dict[str, str] = {}
+        spans: list[Span] = []
+        for field in kept:
+            texts[field], moved = _rewrite(item, field, swaps)
+            if change_case is not None and len(change_case(texts[field])) == len(texts[field]):  # "ß" grows
+                texts[field] = change_case(texts[field])
+            spans.extend(moved)
+        attributes = {
+            key: texts[f"attributes.{key}"] for key in item.listing.attributes if f"attributes.{key}" in texts
+        }
+        listing = replace(
+            item.listing, title=texts["title"], description=texts.get("description"), attributes=attributes
+        )
+        return replace(item, listing=listing, spans=tuple(spans))
+
+
+def _language(item: Labelled) -> str:
+    return (item.listing.locale or "en").partition("-")[0]
+
+
+def _fields(item: Labelled, random_: random.Random) -> list[str]:
+    fields = ["title"]
+    if item.listing.description and random_.random() >= _DROP_DESCRIPTION:
+        fields.append("description")
+    if random_.random() >= _DROP_ATTRIBUTES:
+        fields += [f"attributes.{key}" for key in item.listing.attributes if random_.random() >= _DROP_ATTRIBUTE]
+    return fields
+
+
+def _rewrite(item: Labelled, field: str, swaps: dict[tuple[str, str], str]) -> tuple[str, list[Span]]:
+    original = item.text(field)
+    text = ""
+    at = 0
+    spans = []
+    for span in sorted((s for s in item.spans if s.field == field), key=lambda s: s.start):
+        text += original[at : span.start]
+        value = swaps[span.tag, original[span.start : span.end]]
+        spans.append(Span(field, len(text), len(text) + len(value), span.tag))
+        text += value
+        at = span.end
+    return text + original[at:], spans

@@ -1,0 +1,184 @@
+"""The command `taggen`: tagging and training without Kafka. Exit codes: 0 done, 1 it failed, 2 wrong usage or data."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from taggen.errors import CorpusError, InvalidListing, TaggenError
+from taggen.listing import Listing
+
+app = typer.Typer(
+    help="Tag marketplace listings with a quantised encoder and a LoRA adapter; no Kafka needed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_errors = Console(stderr=True, highlight=False)
+
+
+class QuantizationOption(StrEnum):
+    """Bits of the base's linear layers."""
+
+    int8 = "int8"
+    none = "none"
+
+
+class DtypeOption(StrEnum):
+    """What is computed in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+BaseOption = Annotated[str, typer.Option("--base-model", help="embedded, a Hugging Face id or a local folder.")]
+AdapterOption = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder; the one that ships if omitted.")]
+Quantized = Annotated[QuantizationOption, typer.Option("--quantization", help="int8, or none for the plain weights.")]
+Dtype = Annotated[DtypeOption, typer.Option("--compute-dtype", help="float32, bfloat16 or float16.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Processor threads of the model.")]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (CorpusError, InvalidListing) as error:
+        _errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(2) from None
+    except TaggenError as error:
+        _errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def tag(
+    file: Annotated[Path, typer.Argument(help="JSON lines of listings, - for standard input.", allow_dash=True)],
+    adapter: AdapterOption = None,
+    base_model: BaseOption = "embedded",
+    quantization: Quantized = QuantizationOption.int8,
+    compute_dtype: Dtype = DtypeOption.float32,
+    threads: Threads = 2,
+) -> None:
+    """Tag listings: one JSON object a line in, one JSON object a line out, in order.
+
+    A listing needs `title`; `product_id`, `description`, `attributes` and the other fields of the Avro schema are read
+    where present. A bad line ends the run with its number.
+    """
+    import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
+
+    from taggen import tagger as taggers  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    with _one_line_errors():
+        tagger = taggers.load(base_model, adapter, quantization.value, compute_dtype.value)
+        model = asdict(tagger.model)
+        with typer.open_file(str(file), encoding="utf-8") as lines:
+            listings = _listings(lines, str(file))
+            while batch := list(islice(listings, 64)):
+                for listing, tagging in zip(batch, tagger.tag(tagger.prepare(batch)), strict=True):
+                    line = {"product_id": listing.product_id, **asdict(tagging), "model": model}
+                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+
+
+def _listings(lines: TextIO, name: str) -> Iterator[Listing]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise CorpusError(f"{where}: not a JSON object")
+            missing = {"merchant_id": "-", "product_id": str(number), "listing_version": 0, "event_time": 0}
+            yield Listing.from_record(missing | record)
+        except ValueError as error:
+            raise CorpusError(f"{where}: {error}") from None
+        except InvalidListing as error:
+            raise CorpusError(f"{where}: {error}") from None
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", help="New folder for the adapter.")],
+    data: Annotated[
+        list[Path] | None, typer.Argument(help="Files of labelled listings; the package's if none.")
+    ] = None,
+    oa_mine: Annotated[Path | None, typer.Option(help="OA-Mine's train.jsonl, read besides.")] = None,
+    name: Annotated[str, typer.Option(help="The adapter's name.")] = "default",
+    version: Annotated[str, typer.Option(help="The adapter's version.")] = "1",
+    merchant: Annotated[str, typer.Option(help="The merchant it is for, * for all.")] = "*",
+    base_model: BaseOption = "embedded",
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
+    rank: Annotated[int, typer.Option(min=1, max=256)] = 32,
+    seed: int = 0,
+    threads: Threads = 2,
+) -> None:
+    """Train a LoRA adapter with a sequence-labelling head, and score it on the held-out listings of the package."""
+    import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
+
+    from taggen import corpus, evaluate, tagger, training  # noqa: PLC0415
+    from taggen import adapter as adapters  # noqa: PLC0415
+    from taggen.base import load_base  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    with _one_line_errors():
+        files = data or corpus.train_files()
+        labelled = [item for path in files for item in corpus.read(path)]
+        if oa_mine is not None:
+            labelled += corpus.read_target_scores(oa_mine, corpus.OA_MINE)
+            files = [*files, oa_mine]
+        base = load_base(base_model)
+        settings = training.Settings(epochs=epochs, learning_rate=learning_rate, rank=rank, alpha=2 * rank, seed=seed)
+        tag_set = tuple(adapters.TagType(tag, kind) for tag, kind in corpus.TAGS.items())
+        started = time.monotonic()
+        with _progress() as bar:
+            task = bar.add_task("training", total=None, loss="")
+            model = training.train(
+                base,
+                labelled,
+                tag_set,
+                settings,
+                lambda step: bar.update(task, completed=step.step, total=step.steps, loss=f"loss {step.loss:.3f}"),
+            )
+        record = {
+            **asdict(settings),
+            "listings": len(labelled),
+            "files": {path.name: corpus.digest([path]) for path in files},
+            "minutes": round((time.monotonic() - started) / 60, 1),
+        }
+        card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tag_set, record)
+        training.save(model, card, out)
+        held_out = corpus.held_out()
+        taggings = evaluate.tag_all(tagger.load(base_model, out), held_out)
+        scores = evaluate.by_language(held_out, taggings)
+        replace(card, scores=evaluate.card(scores)).write(out)
+    _print_scores(scores, f"{name} {version}: mentions found in listings never seen, int8")
+
+
+def _progress() -> Progress:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[loss]}"), console=_errors)
+
+
+def _print_scores(scores: dict[str, dict[str, Any]], title: str) -> None:
+    table = Table("tag", title=title)
+    for language in scores:
+        table.add_column(f"{language} F1", justify="right")
+    for tag_name in scores["all"]:
+        row = (by_tag.get(tag_name) for by_tag in scores.values())
+        table.add_row(tag_name, *(f"{100 * score.f1:.1f}" if score else "" for score in row))
+    Console().print(table)

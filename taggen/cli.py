@@ -64,7 +64,9 @@ def _one_line_errors() -> Iterator[None]:
 
 @app.command()
 def tag(
-    file: Annotated[Path, typer.Argument(help="JSON lines of listings, - for standard input.", allow_dash=True)],
+    file: Annotated[
+        typer.FileText, typer.Argument(encoding="utf-8", help="JSON lines of listings, - for standard input.")
+    ],
     adapter: AdapterOption = None,
     base_model: BaseOption = "embedded",
     quantization: Quantized = QuantizationOption.int8,
@@ -84,29 +86,26 @@ def tag(
     with _one_line_errors():
         tagger = taggers.load(base_model, adapter, quantization.value, compute_dtype.value)
         model = asdict(tagger.model)
-        with typer.open_file(str(file), encoding="utf-8") as lines:
-            listings = _listings(lines, str(file))
-            while batch := list(islice(listings, 64)):
-                for listing, tagging in zip(batch, tagger.tag(tagger.prepare(batch)), strict=True):
-                    line = {"product_id": listing.product_id, **asdict(tagging), "model": model}
-                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-                sys.stdout.flush()
+        listings = _listings(file)
+        while batch := list(islice(listings, 64)):
+            for listing, tagging in zip(batch, tagger.tag(tagger.prepare(batch)), strict=True):
+                line = {"product_id": listing.product_id, **asdict(tagging), "model": model}
+                sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
 
 
-def _listings(lines: TextIO, name: str) -> Iterator[Listing]:
+def _listings(lines: TextIO) -> Iterator[Listing]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"{name}:{number}"
+        where = f"{lines.name}:{number}"
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise CorpusError(f"{where}: not a JSON object")
             missing = {"merchant_id": "-", "product_id": str(number), "listing_version": 0, "event_time": 0}
             yield Listing.from_record(missing | record)
-        except ValueError as error:
-            raise CorpusError(f"{where}: {error}") from None
-        except InvalidListing as error:
+        except (ValueError, InvalidListing) as error:
             raise CorpusError(f"{where}: {error}") from None
 
 
@@ -130,8 +129,8 @@ def train(
     """Train a LoRA adapter with a sequence-labelling head, and score it on the held-out listings of the package."""
     import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
 
-    from taggen import corpus, evaluate, tagger, training  # noqa: PLC0415
     from taggen import adapter as adapters  # noqa: PLC0415
+    from taggen import corpus, evaluate, tagger, training  # noqa: PLC0415
     from taggen.base import load_base  # noqa: PLC0415
 
     torch.set_num_threads(threads)

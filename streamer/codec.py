@@ -17,6 +17,7 @@ import schemas
 from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer
 from streamer.errors import DecodeError
 from streamer.registry import Registry
+from streamer.settings import Settings
 from taggen.errors import InvalidListing
 from taggen.listing import MAX_ID_CHARS, Listing
 from taggen.tag import Evidence, Model, Tag
@@ -100,6 +101,12 @@ class Codec:
         self._formats = {name: Format(name) for name in (schemas.LISTING, schemas.TAGS, schemas.DEAD_LETTER)}
         self._prefixes: dict[tuple[str, str], bytes] = {}  # by schema and topic
         self._writers: dict[tuple[str, int], Writer | None] = {}  # by schema and id; None: not one to read with
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Codec":
+        """The codec of a process with these settings. Raises SettingsError for a registry's URL that is none."""
+        url = settings.schema_registry_url
+        return cls(Registry(url) if url else None, settings.tags_topic, settings.dead_letter_topic)
 
     def decode_listing(self, record: Record) -> Listing:
         """The listing in a record's value. Raises DecodeError and RegistryUnavailable."""

@@ -2,7 +2,7 @@
 
 import json
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 from schema_registry.client import SchemaRegistryClient
@@ -24,13 +24,11 @@ class Registry:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(
-                "the schema registry's URL must be http://HOST or https://HOST, with port and path if any"
-            )
-        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-        # without credentials the client would send empty ones
-        auth = httpx.BasicAuth(parts.username, parts.password or "") if parts.username else httpx.Auth()
-        self.url = urlunsplit((parts.scheme, host, parts.path, "", ""))
+            raise SettingsError("STREAMER_SCHEMA_REGISTRY_URL: must be http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]")
+        auth = httpx.Auth()  # none: left to itself, the client would send empty credentials
+        if parts.username:
+            auth = httpx.BasicAuth(unquote(parts.username), unquote(parts.password or ""))
+        self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self._client = SchemaRegistryClient(self.url, timeout=httpx.Timeout(timeout_s), auth=auth)
 
     def schema(self, schema_id: int) -> Any | None:

@@ -13,6 +13,9 @@ MAX_ID_CHARS = 256  # ids travel in keys, logs and metrics
 MAX_TITLE_CHARS = 4_096
 MAX_TEXT_CHARS = 262_144  # all text of one listing; a window of 128 tokens reads some 500 characters
 MAX_ATTRIBUTES = 256
+MAX_LABEL_CHARS = 1_024  # category and locale, each
+MAX_URLS = 256
+MAX_URL_CHARS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,11 @@ class Listing:
             raise InvalidListing("title", "missing")
         if len(self.title) > MAX_TITLE_CHARS:
             raise InvalidListing("title", "too large")
+        for name in ("category", "locale"):
+            if len(getattr(self, name) or "") > MAX_LABEL_CHARS:
+                raise InvalidListing(name, "too large")
+        if len(self.image_urls) > MAX_URLS or any(len(url) > MAX_URL_CHARS for url in self.image_urls):
+            raise InvalidListing("image_urls", "too large")
         if len(self.attributes) > MAX_ATTRIBUTES:
             raise InvalidListing("attributes", "too large")
         attributes = sum(len(key) + len(value) for key, value in self.attributes.items())

@@ -211,12 +211,12 @@ class Codec:
             return None
         if (name, schema_id) in self._writers:
             return self._writers[name, schema_id]
-        schema = self._registry.schema(schema_id)
-        if schema is None:
+        text = self._registry.schema(schema_id)
+        if text is None:
             return None  # not remembered: it may be registered in a moment
         try:
-            writer = self._formats[name].writer(schema)
-        except ValueError:
+            writer = self._formats[name].writer(json.loads(text))
+        except (ValueError, RecursionError):
             writer = None
         self._writers[name, schema_id] = writer
         return writer

@@ -1,6 +1,5 @@
 """A Schema Registry that speaks Confluent's API: schemas by id, ids for our schemas."""
 
-import json
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -31,8 +30,8 @@ class Registry:
         self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         self._client = SchemaRegistryClient(self.url, timeout=httpx.Timeout(timeout_s), auth=auth)
 
-    def schema(self, schema_id: int) -> Any | None:
-        """The Avro schema with this id, as JSON; None when the registry has none.
+    def schema(self, schema_id: int) -> str | None:
+        """The text of the Avro schema with this id; None when the registry has none.
 
         Raises RegistryUnavailable.
         """
@@ -41,8 +40,8 @@ class Registry:
         try:
             response = self._client.request(url, method=method)
             answer = response.json()
-            if response.is_success and answer.get("schemaType", "AVRO") == "AVRO":
-                return json.loads(answer["schema"])
+            if response.is_success and (answer.get("schemaType") or "AVRO") == "AVRO":
+                return str(answer["schema"])
             unknown = response.is_success or answer.get("error_code") == SCHEMA_NOT_FOUND
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(type(error).__name__) from error

@@ -21,7 +21,7 @@ from streamer.codec import Record
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Entry, Outcome, Output, Pipeline, Rejected, Tagged, now_ms
+from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, now_ms
 from streamer.settings import Settings
 
 BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
@@ -42,7 +42,8 @@ class Batch(NamedTuple):
     """A micro-batch on its way; `tagged` resolves to its outcomes and the seconds the model took."""
 
     events: Sequence[Any]
-    tokens: int
+    tokens: int  # with padding
+    padding: int
     tagged: asyncio.Future[tuple[list[Outcome], float]]
     queue_s: float
     prepare_s: float
@@ -113,7 +114,8 @@ class TaggingAgent:
                 end = start + len(group)
                 tagged = loop.run_in_executor(self._model_thread, self._tag, group)
                 tokens = sum(entry.tokens for entry in group)
-                batches.put_nowait(Batch(events[start:end], tokens, tagged, queue_s, prepare_s))
+                padding = sum(entry.tokens - entry.prepared.filled for entry in group if isinstance(entry, Job))
+                batches.put_nowait(Batch(events[start:end], tokens, padding, tagged, queue_s, prepare_s))
                 start = end
 
     def _tag(self, entries: list[Entry]) -> tuple[list[Outcome], float]:
@@ -127,8 +129,11 @@ class TaggingAgent:
             outcomes, model_s = await batch.tagged
             started = time.perf_counter()
             outputs = self._pipeline.encode(outcomes)
-            for output in outputs:
-                self._guard.record(isinstance(output.outcome, Rejected), _merchant(output.outcome))
+            for outcome in outcomes:
+                if isinstance(outcome, Rejected):
+                    self._guard.record(outcome.reason, outcome.merchant_id)
+                else:
+                    self._guard.record(None, outcome.listing.merchant_id)
             await self._delivery.send(outputs)
             for event in batch.events:
                 await stream.ack(event)
@@ -179,6 +184,7 @@ class TaggingAgent:
                 metrics.events_out.labels(kind).inc(count)
         metrics.batch_listings.observe(len(outputs))
         metrics.batch_tokens.observe(batch.tokens)
+        metrics.padding_tokens.inc(batch.padding)
         metrics.in_hand.set(self.progress.in_hand)
         stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s, "deliver": deliver_s}
         for stage, seconds in stages.items():
@@ -203,7 +209,3 @@ def _record(message: Any) -> Record:
         value=message.value,
         headers=tuple(message.headers or ()),
     )
-
-
-def _merchant(outcome: Outcome) -> str | None:
-    return outcome.merchant_id if isinstance(outcome, Rejected) else outcome.listing.merchant_id

@@ -13,7 +13,8 @@ class Weighed(Protocol):
     """Anything with a weight in padded tokens; 0 for what needs no model call."""
 
     @property
-    def tokens(self) -> int: ...
+    def tokens(self) -> int:
+        """Padded tokens."""
 
 
 W = TypeVar("W", bound=Weighed)

@@ -9,7 +9,7 @@ from streamer.errors import SettingsError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
-WRONG_SETTING = 2  # exit code
+WRONG_SETTING = 2  # exit code, as in streamer.worker
 
 
 @app.callback()

@@ -15,27 +15,28 @@ class ShareGuard:
     def __init__(self, share: float, window: int, minimum: int) -> None:
         self._share = share
         self._minimum = minimum
-        self._recent: deque[tuple[bool, str | None]] = deque(maxlen=window)
-        self._dead: Counter[str | None] = Counter()
+        self._recent: deque[tuple[str | None, str | None]] = deque(maxlen=window)
+        self._merchants: Counter[str | None] = Counter()  # dead letters in the window
 
-    def record(self, dead: bool, merchant_id: str | None) -> None:
-        """Count one record's outcome; raises TooManyDeadLetters."""
+    def record(self, reason: str | None, merchant_id: str | None) -> None:
+        """Count one record: `reason` of its dead letter, None when it has none. Raises TooManyDeadLetters."""
         if len(self._recent) == self._recent.maxlen:
-            was_dead, merchant = self._recent[0]
-            if was_dead:
-                self._dead[merchant] -= 1
-                if not self._dead[merchant]:
-                    del self._dead[merchant]
-        self._recent.append((dead, merchant_id))
-        if dead:
-            self._dead[merchant_id] += 1
+            oldest_reason, merchant = self._recent[0]
+            if oldest_reason is not None:
+                self._merchants[merchant] -= 1
+                if not self._merchants[merchant]:
+                    del self._merchants[merchant]
+        self._recent.append((reason, merchant_id))
+        if reason is not None:
+            self._merchants[merchant_id] += 1
             self._check()
 
     def _check(self) -> None:
-        total = self._dead.total()
-        spread = len(self._dead) > 1 or None in self._dead
+        total = self._merchants.total()
+        spread = len(self._merchants) > 1 or None in self._merchants
         if spread and total >= self._minimum and total > self._share * len(self._recent):
+            reasons = Counter(reason for reason, _ in self._recent if reason is not None)
             raise TooManyDeadLetters(
-                f"{total} of the last {len(self._recent)} records became dead letters, of "
-                f"{len(self._dead)} merchants: stopped, and nothing more is acknowledged"
+                f"{total} of the last {len(self._recent)} records became dead letters, most of them "
+                f"{reasons.most_common(1)[0][0]}: stopped, and nothing more is acknowledged"
             )

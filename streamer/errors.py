@@ -2,6 +2,7 @@
 
 StreamerError
 ├── SettingsError        a setting is wrong: one readable line, exit code 2
+├── InputError           a file of listings with a line that holds none, exit code 2
 ├── BrokerError          the broker did not do what was asked of it
 │   ├── BrokerUnavailable    not reachable, after bounded retries
 │   ├── TopicMissing         a source or target topic does not exist
@@ -24,6 +25,10 @@ class StreamerError(Exception):
 
 class SettingsError(StreamerError):
     """A setting is wrong or unknown; the message is one readable line."""
+
+
+class InputError(StreamerError):
+    """A file of listings cannot be read; the message starts with file:line where a line is at fault."""
 
 
 class BrokerError(StreamerError):

@@ -1,4 +1,4 @@
-"""The worker's metrics, for Prometheus. Labels are topics, partitions, stages, reasons and versions: all of them few."""
+"""The worker's metrics, for Prometheus. Labels are topics, partitions, stages, reasons and versions: all are few."""
 
 from collections.abc import Callable, Iterable
 

@@ -31,18 +31,27 @@ class Prepared(Protocol):
     """A listing that is ready for the model."""
 
     @property
-    def tokens(self) -> int: ...
+    def tokens(self) -> int:
+        """What it costs the device, padding included."""
+
+    @property
+    def filled(self) -> int:
+        """Those of the tokens that are not padding."""
 
 
 class Tagger(Protocol):
     """What the pipeline needs of `taggen.tagger.Tagger`; tests and benchmarks pass others."""
 
     @property
-    def model(self) -> Model: ...
+    def model(self) -> Model:
+        """What serves."""
 
-    def prepare(self, listings: Sequence[Listing]) -> Sequence[Any]: ...
+    def prepare(self, listings: Sequence[Listing]) -> Sequence[Any]:
+        """Make listings ready: a Prepared for each."""
 
-    def tag(self, prepared: Sequence[Any]) -> Sequence[Tagging]: ...
+    def tag(self, prepared: Sequence[Any]) -> Sequence[Tagging]:
+        """The model call: a Tagging for each, in order. DeviceError is nobody's fault, any other exception is some
+        listing's."""
 
 
 class Job(NamedTuple):

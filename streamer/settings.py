@@ -23,11 +23,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
     # Kafka
-    kafka_bootstrap: str = Field("127.0.0.1:9092", min_length=1)  # host:port, separated by commas
-    group_id: str = Field("streamer", min_length=1)
+    kafka_bootstrap: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"  # host:port, separated by commas
+    group_id: Annotated[str, Field(min_length=1)] = "streamer"
     source_topics: Names = ("product-created", "product-updated")
-    tags_topic: str = Field("product-tags", min_length=1)
-    dead_letter_topic: str = Field("product-tags-dlq", min_length=1)
+    tags_topic: Annotated[str, Field(min_length=1)] = "product-tags"
+    dead_letter_topic: Annotated[str, Field(min_length=1)] = "product-tags-dlq"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -35,46 +35,49 @@ class Settings(BaseSettings):
     ssl_ca_file: Path | None = None  # None: the system's authorities
     ssl_cert_file: Path | None = None
     ssl_key_file: Path | None = None
-    schema_registry_url: str | None = None  # set: the Confluent frame; None: Avro single-object encoding
+    # set: the Confluent frame; None: Avro single-object encoding. http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]
+    schema_registry_url: Annotated[str | None, Field(repr=False)] = None
 
     # the tagger
-    base_model: str = Field("embedded", min_length=1)  # embedded, a local folder or a Hugging Face id
+    base_model: Annotated[str, Field(min_length=1)] = "embedded"  # embedded, a local folder or a Hugging Face id
     default_adapter: Path | None = None  # None: the one shipped with taggen
     quantization: Literal["int8", "none"] = "int8"
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    generation: int = Field(1, ge=0)  # grows with a new base or default adapter
-    torch_threads: int | None = Field(None, ge=1)  # None: torch's own choice
+    generation: Annotated[int, Field(ge=0)] = 1  # grows with a new base or default adapter
+    torch_threads: Annotated[int | None, Field(ge=1)] = None  # None: torch's own choice
 
     # micro-batches and queues
-    batch_listings: int = Field(64, ge=1)
-    batch_tokens: int = Field(8192, ge=1)  # padded
-    batch_wait_ms: float = Field(20, ge=0)  # from the first event of a batch
-    queue_records: int = Field(4096, ge=1)  # fetched and not yet read: a second of the peak rate
-    queue_bytes: int = Field(16 * MIB, ge=1)  # of values fetched and not yet in a batch
-    remembered_versions: int = Field(100_000, ge=0)  # products whose newest listing version is remembered
+    batch_listings: Annotated[int, Field(ge=1)] = 64
+    batch_tokens: Annotated[int, Field(ge=1)] = 8192  # padded
+    batch_wait_ms: Annotated[float, Field(ge=0)] = 20  # from the first event of a batch
+    queue_records: Annotated[int, Field(ge=1)] = 4096  # fetched and not yet read: a second of the peak rate
+    queue_bytes: Annotated[int, Field(ge=1)] = 16 * MIB  # of values fetched and not yet in a batch
+    remembered_versions: Annotated[int, Field(ge=0)] = 100_000  # products whose newest listing version is remembered
 
     # delivery
     idempotent_producer: bool = True  # off for brokers without it, such as the embedded one
-    linger_ms: float = Field(5, ge=0)
-    max_output_bytes: int = Field(1_000_000, ge=4 * KIB)  # key and value; the topic's own limit may be lower
-    fetch_max_wait_ms: int = Field(500, ge=1)
-    commit_interval_s: float = Field(1.0, gt=0)  # repeats after a crash are bounded by it
-    commit_every: int = Field(1_000, ge=1)
-    session_timeout_s: float = Field(10.0, gt=0)  # a dead worker's partitions move after it
-    broker_retry_s: float = Field(30.0, gt=0)  # how long a broker may be gone before the worker stops
-    drain_s: float = Field(8.0, gt=0)  # after SIGTERM, for the batches in hand
-    stall_s: float = Field(120.0, gt=0)  # records in hand and none finished for so long: stop
+    linger_ms: Annotated[float, Field(ge=0)] = 5
+    max_output_bytes: Annotated[int, Field(ge=4 * KIB)] = 1_000_000  # key and value; the topic's own limit may be lower
+    fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
+    commit_interval_s: Annotated[float, Field(gt=0)] = 1.0  # repeats after a crash are bounded by it
+    commit_every: Annotated[int, Field(ge=1)] = 1_000
+    session_timeout_s: Annotated[float, Field(gt=0, le=90)] = 10.0  # a dead worker's partitions move after it
+    rebalance_timeout_s: Annotated[float, Field(gt=0)] = 30.0  # for the batches in hand when partitions move
+    broker_retry_s: Annotated[float, Field(gt=0)] = 30.0  # how long a broker may be gone before the worker stops
+    drain_s: Annotated[float, Field(gt=0)] = 8.0  # after SIGTERM, for the batches in hand
+    stall_s: Annotated[float, Field(gt=0)] = 120.0  # records in hand and none finished for so long: stop
 
     # dead letters
     dead_letter_headers: Names = ("traceparent", "tracestate", "content-type")  # the ones that are kept
-    dead_letter_share: float = Field(0.5, gt=0, le=1)  # of the last dead_letter_window records: stop above it
-    dead_letter_window: int = Field(200, ge=1)
-    dead_letter_minimum: int = Field(50, ge=1)
+    # more than this share of the last so many records, and at least the minimum, of several merchants: stop
+    dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dead_letter_window: Annotated[int, Field(ge=1)] = 200
+    dead_letter_minimum: Annotated[int, Field(ge=1)] = 50
 
     # operation
     web_host: str = "127.0.0.1"
-    web_port: int = Field(8080, ge=0, le=65_535)  # 0: any free port, see the log
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 8080  # 0: any free port, see the log
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -2,21 +2,26 @@
 over lost offsets, and the fetch wait is a setting."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from faust.sensors.monitor import Monitor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import get_logger
 
 from streamer.errors import OffsetLost
 from streamer.settings import Settings
 
+FAUST_LOGGER = get_logger("faust.streamer")  # else mode logs our subclasses' comings and goings under our own names
 YIELD_EVERY = 100  # messages handed over before the event loop gets a turn
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust is untyped
     """The thread that owns the aiokafka consumer."""
+
+    logger = FAUST_LOGGER
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -24,9 +29,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        """As the driver's; while the broker is gone, aiokafka lets out the cancellation of a task of its own."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the group's offsets; raises OffsetLost where the broker no longer has the committed record."""
-        committed = await super().seek_to_committed()
+        committed: Mapping[TP, int] = await super().seek_to_committed()
         known = [partition for partition, offset in committed.items() if offset is not None]
         beginnings = await self.earliest_offsets(*known) if known else {}
         for partition in known:
@@ -35,14 +45,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return committed
 
 
-class Consumer(driver.Consumer):
+class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
     """The consumer as Faust sees it, in the worker's event loop."""
+
+    logger = FAUST_LOGGER
 
     max_buffered_bytes = 16 * 1024 * 1024
     fetch_max_wait_ms = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._n_acked = 0
         self._buffered_bytes = 0
         self._room = asyncio.Event()
 
@@ -119,7 +132,7 @@ class Consumer(driver.Consumer):
             raise OffsetLost(partition.topic, partition.partition, last + 1, beginning)
 
 
-class Transport(driver.Transport):
+class Transport(driver.Transport):  # type: ignore[misc]  # faust is untyped
     """The transport of a worker's app."""
 
     Consumer = Consumer
@@ -128,16 +141,18 @@ class Transport(driver.Transport):
         super().__init__(url, app)
         self._settings = settings
 
-    def create_consumer(self, callback: Any, **options: Any) -> Consumer:
+    def create_consumer(self, callback: Any, **options: Any) -> Any:
         """The app's consumer, with the settings that Faust has no name for."""
-        consumer = super().create_consumer(callback, **options)
+        consumer: driver.Consumer = super().create_consumer(callback, **options)
         consumer.fetch_max_wait_ms = self._settings.fetch_max_wait_ms
         consumer.max_buffered_bytes = self._settings.queue_bytes
         return consumer
 
 
-class SilentMonitor(Monitor):
+class SilentMonitor(Monitor):  # type: ignore[misc]  # faust is untyped
     """Faust's Monitor costs 15 to 30 µs an event and keeps what our own metrics have already."""
+
+    logger = FAUST_LOGGER
 
     def _ignore(self, *_: Any, **__: Any) -> None:
         pass

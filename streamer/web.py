@@ -12,10 +12,12 @@ class Health(Protocol):
     """What the server asks the worker."""
 
     @property
-    def healthy(self) -> bool: ...
+    def healthy(self) -> bool:
+        """False: restart it."""
 
     @property
-    def ready(self) -> bool: ...
+    def ready(self) -> bool:
+        """True: it consumes."""
 
 
 class WebServer:

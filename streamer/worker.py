@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import logging
+import os
 import signal
 import time
 import traceback
@@ -19,27 +21,30 @@ from streamer import logs
 from streamer.agent import TaggingAgent
 from streamer.codec import Codec
 from streamer.delivery import Delivery
-from streamer.errors import BrokerError, BrokerUnavailable, Stalled, StreamerError
+from streamer.errors import BrokerError, BrokerUnavailable, SettingsError, Stalled, StreamerError
 from streamer.metrics import Metrics
 from streamer.pipeline import Pipeline, Tagger
 from streamer.preflight import preflight
-from streamer.registry import Registry
 from streamer.settings import Settings
-from streamer.transport import SilentMonitor, Transport
+from streamer.transport import FAUST_LOGGER, SilentMonitor, Transport
 from streamer.web import WebServer
 from taggen.errors import TaggenError
 
 POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
 WATCH_S = 1.0
 PING_EVERY_S = 5.0
+FAILED, WRONG_SETTING = 1, 2  # exit codes
+CRASH_DRAIN_S = 3.0  # to commit what is acknowledged and leave the group; nothing else is waited for
 
 log = structlog.get_logger(__name__)
 
 
-class App(faust.App):
+class App(faust.App):  # type: ignore[misc]  # faust is untyped
     """A Faust app without tables or web server: needs no folder of its own, and no producer besides ours."""
 
-    class BootStrategy(faust.app.BootStrategy):
+    logger = FAUST_LOGGER
+
+    class BootStrategy(faust.app.BootStrategy):  # type: ignore[misc]
         """Consumer and agents only."""
 
         enable_kafka_producer = False
@@ -59,6 +64,7 @@ def build_app(settings: Settings, agent: TaggingAgent) -> App:
         broker_commit_every=settings.commit_every,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_rebalance_timeout=settings.rebalance_timeout_s,
         broker_max_poll_records=POLL_RECORDS,
         stream_buffer_maxsize=settings.queue_records,
         stream_wait_empty=True,
@@ -74,7 +80,9 @@ def build_app(settings: Settings, agent: TaggingAgent) -> App:
         *settings.source_topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
     )
 
-    @app.agent(topic, name="tagging", concurrency=1, supervisor_strategy=CrashingSupervisor)
+    @app.agent(  # type: ignore[untyped-decorator]
+        topic, name="tagging", concurrency=1, supervisor_strategy=CrashingSupervisor
+    )
     async def tagging(stream: Any) -> None:
         await agent.run(stream)
 
@@ -93,7 +101,7 @@ class Worker:
         self._app: App | None = None
         self._agent: TaggingAgent | None = None
         self._failed = False
-        self._broker_seen = time.monotonic()
+        self.drained = True  # False: something was left behind that would not end
 
     @property
     def ready(self) -> bool:
@@ -114,7 +122,10 @@ class Worker:
         async with AsyncExitStack() as stack:
             web = WebServer(self, self._metrics, self._settings.web_host, self._settings.web_port)
             stack.push_async_callback(web.stop)
-            port = await web.start()
+            try:
+                port = await web.start()
+            except OSError as error:
+                raise SettingsError(f"STREAMER_WEB_PORT: {self._settings.web_port}: {error.strerror}") from error
             log.info("starting", web=f"http://{self._settings.web_host}:{port}", group=self._settings.group_id)
             model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
             stack.callback(model_thread.shutdown, wait=False, cancel_futures=True)
@@ -135,15 +146,18 @@ class Worker:
     async def _run(self, stack: AsyncExitStack, model_thread: ThreadPoolExecutor) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
-        tagger = self._tagger or await loop.run_in_executor(model_thread, load_tagger, settings)
+        registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
+        codec = Codec(registry, settings.tags_topic, settings.dead_letter_topic)
+        tagger = self._tagger
+        if tagger is None:
+            tagger = await loop.run_in_executor(model_thread, load_tagger, settings)
         self._metrics.serves(tagger.model)
         log.info("tagger_loaded", adapter=tagger.model.adapter, version=tagger.model.version, base=tagger.model.base)
         max_output_bytes = await preflight(settings)
         delivery = Delivery(settings)
         stack.push_async_callback(delivery.stop)
         await delivery.start()
-        codec = Codec(Registry(settings.schema_registry_url) if settings.schema_registry_url else None)
-        pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
+        pipeline = Pipeline(settings, Codec.from_settings(settings), tagger, max_output_bytes)
         self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread)
         self._app = build_app(settings, self._agent)
         self._metrics.watch_lag(self._lags)
@@ -153,54 +167,63 @@ class Worker:
 
     async def _consume(self, app: App, delivery: Delivery) -> None:
         """Run the app until a signal, a crash of the app, or a finding of the watchdog."""
-        self._broker_seen = time.monotonic()
         starting = asyncio.create_task(app.start())
+        crash = asyncio.create_task(app.wait_until_stopped())
         tasks = {
-            "signal": asyncio.create_task(self._stopping.wait()),
-            "crash": asyncio.create_task(app.wait_until_stopped()),
-            "watch": asyncio.create_task(self._watch(delivery)),
+            starting,
+            crash,
+            asyncio.create_task(self._stopping.wait()),
+            asyncio.create_task(self._watch(delivery)),
         }
-        watched = {*tasks.values(), starting}
         try:
-            while watched:
-                done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-                if done != {starting}:
-                    break
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if done == {starting} and not starting.exception():
                 log.info("consuming", topics=list(self._settings.source_topics))
-            if app.crash_reason is not None:
+                done, _ = await asyncio.wait(tasks - done, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            if crash in done and app.crash_reason is not None:
                 raise app.crash_reason
+        except BaseException:
+            await self._stop(app, min(CRASH_DRAIN_S, self._settings.drain_s))
+            raise
+        else:
+            await self._stop(app, self._settings.drain_s)
         finally:
-            log.info("stopping", in_hand=self._agent.progress.in_hand if self._agent else 0)
-            for task in (*tasks.values(), starting):
+            for task in tasks:
                 task.cancel()
-            await self._stop(app)
 
-    async def _stop(self, app: App) -> None:
-        """Finish the batches in hand, commit, leave the group."""
-        try:
-            await asyncio.wait_for(app.stop(), self._settings.drain_s)
-        except TimeoutError:
-            log.warning("drain_timeout", in_hand=self._agent.progress.in_hand if self._agent else 0)
-            raise Stalled(f"not drained within {self._settings.drain_s:g} s: the rest comes again") from None
+    async def _stop(self, app: App, limit_s: float) -> None:
+        """Finish the batches in hand (not after a crash), commit what is acknowledged, leave the group."""
+        log.info("stopping", in_hand=self._in_hand())
+        stopping = asyncio.create_task(app.stop())  # it swallows cancellation: nothing but leaving it behind ends it
+        done, _ = await asyncio.wait({stopping}, timeout=limit_s)
+        self.drained = bool(done)
+        if not done:
+            log.warning("not_drained", in_hand=self._in_hand(), after_s=limit_s)
+
+    def _in_hand(self) -> int:
+        return self._agent.progress.in_hand if self._agent else 0
 
     async def _watch(self, delivery: Delivery) -> None:
         """Raises BrokerUnavailable when the broker is gone for too long, Stalled when nothing gets finished."""
         settings = self._settings
-        pinged = 0.0
+        next_ping = 0.0
+        gone_since: float | None = None
         while True:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
-            if now - pinged >= PING_EVERY_S or self._broker_seen < pinged:
-                pinged = now
-                if await delivery.alive():
-                    self._broker_seen = time.monotonic()
-                else:
-                    log.warning("broker_not_reachable", bootstrap=settings.kafka_bootstrap)
-            gone_s = time.monotonic() - self._broker_seen
-            if gone_s > settings.broker_retry_s:
-                raise BrokerUnavailable(f"{settings.kafka_bootstrap}: no broker answered for {gone_s:.0f} s")
+            if now >= next_ping:
+                alive = await delivery.alive()
+                gone_since = None if alive else gone_since or now
+                next_ping = now + (PING_EVERY_S if alive else 0)
+            if gone_since is not None:
+                log.warning("broker_not_reachable", bootstrap=settings.kafka_bootstrap)
+                if now - gone_since > settings.broker_retry_s:
+                    raise BrokerUnavailable(
+                        f"{settings.kafka_bootstrap}: no broker answered for {now - gone_since:.0f} s; "
+                        f"{self._in_hand()} records in hand stay unacknowledged"
+                    )
             progress = self._agent.progress if self._agent else None
             if progress and progress.in_hand and now - progress.last > settings.stall_s:
                 raise Stalled(f"{progress.in_hand} records in hand, and none finished for {settings.stall_s:g} s")
@@ -236,27 +259,36 @@ def load_tagger(settings: Settings) -> Tagger:
 
 
 def run(settings: Settings, tagger: Tagger | None = None) -> int:
-    """Run a worker until SIGTERM or SIGINT; returns the exit code, after one clear line about any failure."""
+    """Run a worker until SIGTERM or SIGINT; returns the exit code, after one clear line about any failure.
+
+    A worker that could not be drained (a model call that never ends, a broker that is gone) ends the process at once.
+    """
     logs.configure(settings)
+    return asyncio.run(_serve(settings, tagger))
 
-    async def serve() -> None:
-        await Worker(settings, tagger).serve()
 
+async def _serve(settings: Settings, tagger: Tagger | None) -> int:
+    worker = Worker(settings, tagger)
+    code = FAILED
     try:
-        asyncio.run(serve())
+        await worker.serve()
     except (StreamerError, TaggenError) as error:
+        code = WRONG_SETTING if isinstance(error, SettingsError) else FAILED
         log.error("stopped", error=type(error).__name__, message=str(error))
-        return 1
     except KafkaError as error:
         log.error("stopped", error=BrokerError.__name__, message=f"{settings.kafka_bootstrap}: {type(error).__name__}")
-        return 1
     except Exception as error:
         # a bug of ours: say where, but not the exception's text, which may quote a listing
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("stopped", error=type(error).__name__, message="an unexpected error", where=where)
-        return 1
-    log.info("stopped")
-    return 0
+    else:
+        code = 0 if worker.drained else FAILED
+        log.info("stopped")
+    if not worker.drained:
+        # threads that may never end would keep the process
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _credentials(settings: Settings) -> Any:

@@ -70,6 +70,11 @@ class Prepared:
         """Padded tokens over all windows: what the listing costs the device."""
         return sum(window.padded for window in self.windows)
 
+    @property
+    def filled(self) -> int:
+        """Those of the tokens that are not padding."""
+        return sum(window.last - window.first + 2 for window in self.windows)
+
 
 def prepare(listings: Sequence[Listing], tokenizer: Tokenizer, special: Special) -> list[Prepared]:
     """Clean, tokenise and window the listings."""

@@ -1,0 +1,186 @@
+"""Publish listings: JSON lines in, one record each on a source topic, keyed by product."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import NamedTuple, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from streamer.codec import Coordinates, tag_key
+from streamer.connection import codec, missing, translated
+from streamer.errors import DeliveryError, InputError
+from streamer.settings import MIB, Settings
+from taggen import corpus
+from taggen.errors import InvalidListing
+from taggen.listing import Listing
+
+SAMPLES = "the sample listings"
+MAX_IN_FLIGHT = 1_000  # records sent and not yet taken by the broker
+MAX_REQUEST_BYTES = 5 * MIB  # the source topics take records of four
+
+
+class BadLine(NamedTuple):
+    """A line that holds no listing; `problem` never quotes it."""
+
+    source: str
+    number: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.number}: {self.problem}"
+
+
+def read_listings(lines: Iterable[bytes], source: str) -> Iterator[Listing | BadLine]:
+    """Read one listing a line (the fields of product-listing.avsc); blank lines are nothing.
+
+    A listing without `event_time` happens now. `source` is what the lines come from, for messages.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode())
+            if isinstance(record, dict) and record.get("event_time") is None:
+                record["event_time"] = _now_ms()
+            yield Listing.from_record(record)
+        except UnicodeDecodeError:
+            yield BadLine(source, number, "not UTF-8")
+        except json.JSONDecodeError as error:
+            yield BadLine(source, number, f"not JSON: {error.msg} at character {error.pos + 1}")
+        except (ValueError, RecursionError):  # a number of too many digits, too deep a nesting
+            yield BadLine(source, number, "not JSON that can be read")
+        except InvalidListing as error:
+            yield BadLine(source, number, str(error))
+
+
+def samples() -> Iterator[Listing]:
+    """The listings that come with the project, as if their merchants published them now."""
+    for labelled in corpus.held_out():
+        yield replace(labelled.listing, event_time=_now_ms())
+
+
+class Publisher:
+    """Writes listings and raw records to one topic; an async context manager.
+
+    A record counts as published once every in-sync replica has it. Entering raises BrokerUnavailable, BrokerError or
+    TopicMissing.
+    """
+
+    def __init__(self, settings: Settings, topic: str, *, as_json: bool = False) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._as_json = as_json
+        self._codec = codec(settings)
+        # Idempotence would shut out brokers that have none; a repeated listing does no harm.
+        self._producer = AIOKafkaProducer(acks="all", max_request_size=MAX_REQUEST_BYTES, **settings.client_options())
+
+    async def __aenter__(self) -> Self:
+        try:
+            with translated(self._settings):
+                await self._producer.start()
+                # Sending to a topic that is not there would wait for it, for long.
+                if self._topic not in (await self._producer.client.fetch_all_metadata()).topics():
+                    raise missing(self._topic, self._settings)
+        except BaseException:
+            await self._producer.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    def encode(self, listing: Listing) -> bytes:
+        """The value of a listing's record."""
+        if self._as_json:
+            return json.dumps(asdict(listing), ensure_ascii=False, separators=(",", ":")).encode()
+        return self._codec.encode_listing(listing, self._topic)
+
+    async def send(self, listing: Listing) -> "asyncio.Task[Coordinates]":
+        """Hand a listing to the client; the task ends when the broker has it, or with DeliveryError."""
+        return await self.send_raw(tag_key(listing.merchant_id, listing.product_id), self.encode(listing))
+
+    async def send_raw(self, key: bytes | None, value: bytes) -> "asyncio.Task[Coordinates]":
+        """As `send`, for any bytes."""
+        try:
+            delivery = await self._producer.send(self._topic, value, key)
+        except KafkaError as error:
+            raise self._failed(error) from error
+        return asyncio.create_task(self._delivered(delivery))
+
+    async def _delivered(self, delivery: "asyncio.Future[object]") -> Coordinates:
+        try:
+            metadata = await delivery
+        except KafkaError as error:
+            raise self._failed(error) from error
+        return Coordinates(metadata.topic, metadata.partition, metadata.offset)  # type: ignore[attr-defined]
+
+    def _failed(self, error: KafkaError) -> DeliveryError:
+        return DeliveryError(
+            f"{self._topic}: a listing was not taken by {self._settings.kafka_bootstrap}: {type(error).__name__}"
+        )
+
+
+class Pace:
+    """Lets `rate` things a second through, evenly; None: as fast as they come."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._interval = 1 / rate if rate else 0.0
+        self._next = time.monotonic()
+
+    async def wait(self) -> None:
+        """Return when the next one is due."""
+        await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+        self._next += self._interval
+
+
+class Published(NamedTuple):
+    """What became of an input: listings on the topic and the lines that held none."""
+
+    listings: int
+    skipped: int
+
+
+async def publish(
+    settings: Settings,
+    listings: Iterable[Listing | BadLine],
+    topic: str,
+    *,
+    as_json: bool = False,
+    rate: float | None = None,
+    skip_bad: bool = False,
+) -> Published:
+    """Publish all listings and return once the broker has them.
+
+    `rate` is in listings a second. Raises InputError at the first bad line unless `skip_bad`; what came before it is
+    published. Raises BrokerError.
+    """
+    sent = skipped = 0
+    pace = Pace(rate)
+    deliveries: deque[asyncio.Task[Coordinates]] = deque()
+    async with Publisher(settings, topic, as_json=as_json) as publisher:
+        bad: BadLine | None = None
+        for listing in listings:
+            if isinstance(listing, BadLine):
+                if skip_bad:
+                    skipped += 1
+                    continue
+                bad = listing
+                break
+            await pace.wait()
+            deliveries.append(await publisher.send(listing))
+            sent += 1
+            if len(deliveries) >= MAX_IN_FLIGHT:
+                await deliveries.popleft()
+        await asyncio.gather(*deliveries)
+    if bad is not None:
+        raise InputError(f"{bad} ({sent} listings before it are published; --skip-bad passes over bad lines)")
+    return Published(sent, skipped)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -146,8 +146,7 @@ class Worker:
     async def _run(self, stack: AsyncExitStack, model_thread: ThreadPoolExecutor) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
-        registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
-        codec = Codec(registry, settings.tags_topic, settings.dead_letter_topic)
+        codec = Codec.from_settings(settings)
         tagger = self._tagger
         if tagger is None:
             tagger = await loop.run_in_executor(model_thread, load_tagger, settings)
@@ -157,7 +156,7 @@ class Worker:
         delivery = Delivery(settings)
         stack.push_async_callback(delivery.stop)
         await delivery.start()
-        pipeline = Pipeline(settings, Codec.from_settings(settings), tagger, max_output_bytes)
+        pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
         self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread)
         self._app = build_app(settings, self._agent)
         self._metrics.watch_lag(self._lags)

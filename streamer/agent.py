@@ -9,10 +9,10 @@ Whatever fails in one of them ends the agent, and so the worker, with its inputs
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -20,11 +20,18 @@ from streamer.batch import Intake, cut
 from streamer.codec import Record
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
+from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
 from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, now_ms
 from streamer.settings import Settings
+from taggen.errors import DeviceError
 
 BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
+
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 5.0  # the pause doubles from one to the other
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +73,7 @@ class TaggingAgent:
         self._delivery = delivery
         self._metrics = metrics
         self._model_thread = model_thread
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="stage")  # one prepares while one encodes
         self._guard = ShareGuard(settings.dead_letter_share, settings.dead_letter_window, settings.dead_letter_minimum)
 
     async def run(self, stream: Any) -> None:
@@ -74,14 +82,13 @@ class TaggingAgent:
         intake: Intake[Any] = Intake(2 * self._settings.batch_listings)
         batches: asyncio.Queue[Batch] = asyncio.Queue()
         slots = asyncio.Semaphore(BATCHES_IN_HAND)
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as prepare_thread:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._read(stream, intake), name="read")
-                    tasks.create_task(self._batch(stream, intake, batches, slots, prepare_thread), name="batch")
-                    tasks.create_task(self._finish(stream, batches, slots), name="finish")
-            except BaseExceptionGroup as group:
-                raise group.exceptions[0] from None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(stream, intake), name="read")
+                tasks.create_task(self._batch(stream, intake, batches, slots), name="batch")
+                tasks.create_task(self._finish(stream, batches, slots), name="finish")
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _read(self, stream: Any, intake: Intake[Any]) -> None:
         progress = self.progress
@@ -97,7 +104,6 @@ class TaggingAgent:
         intake: Intake[Any],
         batches: asyncio.Queue[Batch],
         slots: asyncio.Semaphore,
-        prepare_thread: ThreadPoolExecutor,
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = self._settings
@@ -105,36 +111,32 @@ class TaggingAgent:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
             records = [_record(event.message) for event in events]
             stream.app.consumer.release(sum(len(record.value or b"") for record in records))
-            started = time.perf_counter()
-            entries = await loop.run_in_executor(prepare_thread, self._pipeline.prepare, records)
-            prepare_s = time.perf_counter() - started
+            entries, prepare_s = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
             start = 0
             for group in cut(entries, settings.batch_tokens):
                 await slots.acquire()
                 end = start + len(group)
-                tagged = loop.run_in_executor(self._model_thread, self._tag, group)
+                tagged = loop.run_in_executor(self._model_thread, self._timed, self._pipeline.tag, group)
                 tokens = sum(entry.tokens for entry in group)
                 padding = sum(entry.tokens - entry.prepared.filled for entry in group if isinstance(entry, Job))
                 batches.put_nowait(Batch(events[start:end], tokens, padding, tagged, queue_s, prepare_s))
                 start = end
 
-    def _tag(self, entries: list[Entry]) -> tuple[list[Outcome], float]:
-        started = time.perf_counter()
-        return self._pipeline.tag(entries), time.perf_counter() - started
-
     async def _finish(self, stream: Any, batches: asyncio.Queue[Batch], slots: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
         progress = self.progress
         while True:
             batch = await batches.get()
             outcomes, model_s = await batch.tagged
-            started = time.perf_counter()
-            outputs = self._pipeline.encode(outcomes)
+            outputs, encode_s = await loop.run_in_executor(self._threads, self._timed, self._pipeline.encode, outcomes)
             for outcome in outcomes:
                 if isinstance(outcome, Rejected):
                     self._guard.record(outcome.reason, outcome.merchant_id)
                 else:
                     self._guard.record(None, outcome.listing.merchant_id)
+            started = time.perf_counter()
             await self._delivery.send(outputs)
+            deliver_s = time.perf_counter() - started
             for event in batch.events:
                 await stream.ack(event)
                 message = event.message
@@ -142,9 +144,27 @@ class TaggingAgent:
             progress.in_hand -= len(batch.events)
             progress.last = time.monotonic()
             slots.release()
-            self._report(batch, outputs, model_s, time.perf_counter() - started)
+            stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s}
+            self._report(batch, outputs, {**stages, "encode": encode_s, "deliver": deliver_s})
 
-    def _report(self, batch: Batch, outputs: list[Output], model_s: float, deliver_s: float) -> None:
+    def _timed(self, stage: Callable[[A], R], argument: A) -> tuple[R, float]:
+        """Run one stage of the pipeline, in a thread; what is nobody's fault is tried again for a while.
+
+        Returns its result and the seconds it took.
+        """
+        started = time.perf_counter()
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                return stage(argument), time.perf_counter() - started
+            except (RegistryUnavailable, DeviceError) as error:
+                if time.perf_counter() - started + pause_s > self._settings.broker_retry_s:
+                    raise
+                log.warning("retrying", error=type(error).__name__, message=str(error), in_s=pause_s)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+    def _report(self, batch: Batch, outputs: list[Output], stages: dict[str, float]) -> None:
         """Count a finished batch and log it, never with text of a listing."""
         metrics = self._metrics
         now = now_ms()
@@ -186,7 +206,6 @@ class TaggingAgent:
         metrics.batch_tokens.observe(batch.tokens)
         metrics.padding_tokens.inc(batch.padding)
         metrics.in_hand.set(self.progress.in_hand)
-        stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s, "deliver": deliver_s}
         for stage, seconds in stages.items():
             metrics.stage_seconds.labels(stage).observe(seconds)
         log.info(

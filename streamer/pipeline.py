@@ -146,33 +146,35 @@ class Pipeline:
 
         Raises RegistryUnavailable: not the records' fault.
         """
-        entries: list[Entry | None] = []
-        readable: list[tuple[int, Record, Listing, bool]] = []
-        for position, record in enumerate(records):
-            try:
-                listing = self._codec.decode_listing(record)
-            except DecodeError as error:
-                cause = type(error.__cause__ or error).__name__
-                entries.append(Rejected(record, error.reason, error.field, error.merchant_id, cause))
-                continue
-            except StreamerError:
-                raise
-            except Exception as error:  # whatever a decoder stumbles over is that record's fault
-                entries.append(Rejected(record, "undecodable", None, None, type(error).__name__))
+        read = [self._decode(record) for record in records]  # before any is remembered: it may have to be done again
+        listed = [listing for listing in read if isinstance(listing, Listing) and not listing.deleted]
+        prepared = iter(isolate(self._tagger.prepare, listed))
+        entries: list[Entry] = []
+        for record, listing in zip(records, read, strict=True):
+            if isinstance(listing, Rejected):
+                entries.append(listing)
                 continue
             stale = self._versions.observe(listing.merchant_id, listing.product_id, listing.listing_version)
             if listing.deleted:
                 entries.append(Deleted(record, listing, stale))
-            else:
-                readable.append((position, record, listing, stale))
-                entries.append(None)
-        prepared = isolate(self._tagger.prepare, [listing for _, _, listing, _ in readable])
-        for (position, record, listing, stale), ready in zip(readable, prepared, strict=True):
+                continue
+            ready = next(prepared)
             if isinstance(ready, Exception):
-                entries[position] = _refused_by_model(record, listing, ready)
+                entries.append(_refused_by_model(record, listing, ready))
             else:
-                entries[position] = Job(record, listing, stale, ready)
-        return [entry for entry in entries if entry is not None]
+                entries.append(Job(record, listing, stale, ready))
+        return entries
+
+    def _decode(self, record: Record) -> Listing | Rejected:
+        try:
+            return self._codec.decode_listing(record)
+        except DecodeError as error:
+            cause = type(error.__cause__ or error).__name__
+            return Rejected(record, error.reason, error.field, error.merchant_id, cause)
+        except (StreamerError, MemoryError):
+            raise
+        except Exception as error:  # whatever a decoder stumbles over is that record's fault
+            return Rejected(record, "undecodable", None, None, type(error).__name__)
 
     def tag(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Run the model over the jobs among `entries`; the others pass.

@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import ClassVar, Self
 
+from streamer import process
 from streamer.errors import BrokerError, BrokerUnavailable
 
 HOST = "127.0.0.1"
@@ -26,15 +26,6 @@ API_VERSIONS = 18  # the request every Kafka broker answers before anything else
 # Below the range from which Linux and macOS take the ports of outgoing connections: there, a client that tries to
 # reconnect while the broker is down may be given the broker's port and connect to itself.
 FREE_PORTS = range(20_000, 32_768)
-
-# Asks the kernel for SIGKILL on the parent's death, then becomes the broker. A program of its own and not preexec_fn:
-# Python code between fork and exec may deadlock in a process with threads, and torch has many.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 def free_port() -> int:
@@ -107,6 +98,10 @@ class BrokerProcess(ABC):
             raise BrokerError(f"the {self.kind} broker on {self.bootstrap} was not started")
         return self._process.pid
 
+    def ready(self) -> bool:
+        """Tell whether the started process answers its clients."""
+        return answers(self.port)
+
     def start(self) -> None:
         """Start the broker and return once it answers the Kafka protocol.
 
@@ -118,7 +113,7 @@ class BrokerProcess(ABC):
             raise BrokerError(f"port {self.port} on {HOST} is in use: stop what listens there or choose another port")
         self._process = self._spawn()
         deadline = time.monotonic() + self.start_timeout_s
-        while not answers(self.port):
+        while not self.ready():
             if (status := self._process.poll()) is not None:
                 raise BrokerError(
                     f"the {self.kind} broker on {self.bootstrap} ended with status {status}{self._where()}"
@@ -147,30 +142,13 @@ class BrokerProcess(ABC):
         self.stop()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [str(part) for part in self.command()]
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
         # the variable is a setting of the embedded broker; a user's own one of that name is about something else
         environment = {name: value for name, value in os.environ.items() if name != "SCHEMA_REGISTRY"}
-        with Path(self._log or os.devnull).open("ab") as output:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+        return process.spawn(self.command(), environment, self._log)
 
     def _end(self, by: signal.Signals) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(by)
-        try:
-            self._process.wait(self.stop_timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            process.end(self._process, by, self.stop_timeout_s)
 
     def _where(self) -> str:
         return f"; its log is {self._log}" if self._log else ""

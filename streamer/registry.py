@@ -11,6 +11,7 @@ from streamer.errors import RegistryError, RegistryUnavailable, SettingsError
 
 TIMEOUT_S = 5.0  # to connect, and for each part of the answer
 SCHEMA_NOT_FOUND = 40403  # the code in the registry's own 404; another 404 is a wrong URL or a proxy's
+NO_REGISTRY = "what answers there is not a schema registry"
 _REFUSALS = {401, 403, 409, 422}  # to register: credentials, or a schema that breaks the registry's rules
 
 
@@ -39,14 +40,15 @@ class Registry:
         url, method = self._client.url_manager.url_for("get_by_id", schema_id=schema_id)
         try:
             response = self._client.request(url, method=method)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unavailable(type(error).__name__) from error
+        try:
             answer = response.json()
             if response.is_success and (answer.get("schemaType") or "AVRO") == "AVRO":
                 return str(answer["schema"])
             unknown = response.is_success or answer.get("error_code") == SCHEMA_NOT_FOUND
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unavailable(type(error).__name__) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._unavailable("its answer is not a schema registry's") from error
+        except (ValueError, KeyError, AttributeError) as error:
+            raise self._unavailable(NO_REGISTRY) from error
         if unknown:
             return None
         raise self._unavailable(f"it answered {response.status_code} for schema {schema_id}")
@@ -65,7 +67,7 @@ class Registry:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(type(error).__name__) from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._unavailable("its answer is not a schema registry's") from error
+            raise self._unavailable(NO_REGISTRY) from error
 
     def _unavailable(self, problem: str) -> RegistryUnavailable:
         return RegistryUnavailable(f"schema registry {self.url}: {problem}")

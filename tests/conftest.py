@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -18,6 +19,7 @@ import pytest
 
 from streamer import topics
 from streamer.broker import BrokerProcess, EmbeddedBroker
+from tests.apicurio import Apicurio, RegistryMissing
 from tests.brokers import ApacheKafka, KafkaMissing
 
 # dev looks for new examples at each run; ci gives the same ones each time, so that a red run is about the change in it
@@ -54,6 +56,29 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def own_broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """A running broker of the test's own, to `stop`, `kill` and `start` again; only Kafka's data outlive that."""
     with _broker(request.param, tmp_path_factory) as process:
+        yield process
+
+
+def _registry(folder: Path) -> Apicurio:
+    try:
+        return Apicurio(folder)
+    except RegistryMissing as missing:
+        if os.environ.get("REQUIRE_JAVA") == "1":
+            pytest.fail(f"REQUIRE_JAVA is set: {missing}")
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
+    """A running Schema Registry (`.url`), shared by all tests, which keep apart by names of their own."""
+    with _registry(tmp_path_factory.mktemp("registry")) as process:
+        yield process
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path) -> Iterator[Apicurio]:
+    """A running Schema Registry of the test's own, to stop."""
+    with _registry(tmp_path) as process:
         yield process
 
 

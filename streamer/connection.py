@@ -7,9 +7,8 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from streamer.codec import Codec, Coordinates, Record
+from streamer.codec import Coordinates, Record
 from streamer.errors import BrokerError, BrokerUnavailable, TopicMissing
-from streamer.registry import Registry
 from streamer.settings import Settings
 
 POLL_MS = 500
@@ -30,12 +29,6 @@ def translated(settings: Settings) -> Iterator[None]:
 def missing(topic: str, settings: Settings) -> TopicMissing:
     """The error for a topic that is not there."""
     return TopicMissing(f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` does it")
-
-
-def codec(settings: Settings) -> Codec:
-    """The codec that these settings ask for."""
-    registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
-    return Codec(registry, settings.tags_topic, settings.dead_letter_topic)
 
 
 class Reader:

@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streamer.codec import Coordinates, tag_key
-from streamer.connection import codec, missing, translated
+from streamer.codec import Codec, Coordinates, tag_key
+from streamer.connection import missing, translated
 from streamer.errors import DeliveryError, InputError
 from streamer.settings import MIB, Settings
 from taggen import corpus
@@ -75,7 +75,7 @@ class Publisher:
         self._settings = settings
         self._topic = topic
         self._as_json = as_json
-        self._codec = codec(settings)
+        self._codec = Codec.from_settings(settings)
         # Idempotence would shut out brokers that have none; a repeated listing does no harm.
         self._producer = AIOKafkaProducer(acks="all", max_request_size=MAX_REQUEST_BYTES, **settings.client_options())
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from streamer.codec import Codec, Coordinates, Record, TagEvent
-from streamer.connection import Lookup, Reader, codec
+from streamer.connection import Lookup, Reader
 from streamer.errors import DecodeError
 from streamer.settings import Settings
 from taggen.listing import Listing
@@ -69,7 +69,7 @@ class Spotter:
     """Makes sightings of records from the topic of tag events; an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
-        self._codec: Codec = codec(settings)
+        self._codec = Codec.from_settings(settings)
         self._lookup = Lookup(settings)
 
     async def __aenter__(self) -> "Spotter":

@@ -22,7 +22,7 @@ from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, now_ms
+from streamer.pipeline import Deleted, Job, Outcome, Output, Pipeline, Rejected, now_ms
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 

@@ -10,7 +10,7 @@ from streamer.settings import Settings
 
 # They log an exception at every level it passes, repeat connection errors ten times a second and may quote what they
 # work on; the worker says once, in a line of its own, what went wrong.
-_LOUD = ("faust", "mode", "aiokafka", "asyncio")
+LOUD = ("faust", "mode", "aiokafka", "asyncio")
 
 
 def configure(settings: Settings) -> None:
@@ -40,5 +40,5 @@ def configure(settings: Settings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in _LOUD:
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.DEBUG if level == logging.DEBUG else logging.CRITICAL)

@@ -5,7 +5,7 @@
     { ...                       JSON: accepted for listings
 
 Whoever writes to our topics decides what is in them: a decode method raises DecodeError for any bytes that are not an
-event, and RegistryUnavailable when only the registry could tell.
+event, and RegistryError when only the registry could tell.
 """
 
 import json
@@ -109,7 +109,7 @@ class Codec:
         return cls(Registry(url) if url else None, settings.tags_topic, settings.dead_letter_topic)
 
     def decode_listing(self, record: Record) -> Listing:
-        """The listing in a record's value. Raises DecodeError and RegistryUnavailable."""
+        """The listing in a record's value. Raises DecodeError and RegistryError."""
         value = record.value
         if value is None:
             raise DecodeError("null_value", "a key alone names no product")
@@ -124,7 +124,7 @@ class Codec:
             raise DecodeError(reason, error.problem, error.field, _merchant_id(content)) from error
 
     def decode_tags(self, value: bytes) -> TagEvent:
-        """The tag event in a value. Raises DecodeError and RegistryUnavailable."""
+        """The tag event in a value. Raises DecodeError and RegistryError."""
         content = self._read(schemas.TAGS, value)
         model = content["model"]
         return TagEvent(
@@ -138,7 +138,7 @@ class Codec:
         )
 
     def decode_dead_letter(self, value: bytes) -> DeadLetter:
-        """The dead letter in a value. Raises DecodeError and RegistryUnavailable."""
+        """The dead letter in a value. Raises DecodeError and RegistryError."""
         content = self._read(schemas.DEAD_LETTER, value)
         headers = tuple((header["name"], header["value"]) for header in content["headers"])
         return DeadLetter(**{**content, "headers": headers})

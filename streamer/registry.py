@@ -12,7 +12,7 @@ from streamer.errors import RegistryError, RegistryUnavailable, SettingsError
 TIMEOUT_S = 5.0  # to connect, and for each part of the answer
 SCHEMA_NOT_FOUND = 40403  # the code in the registry's own 404; another 404 is a wrong URL or a proxy's
 NO_REGISTRY = "what answers there is not a schema registry"
-_REFUSALS = {401, 403, 409, 422}  # to register: credentials, or a schema that breaks the registry's rules
+_REFUSALS = {401, 403, 409, 422}  # credentials, or a schema that breaks the registry's rules: no use in a retry
 
 
 class Registry:
@@ -22,8 +22,12 @@ class Registry:
     """
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number
+            valid = False
+        if not valid:
             raise SettingsError("STREAMER_SCHEMA_REGISTRY_URL: must be http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]")
         auth = httpx.Auth()  # none: left to itself, the client would send empty credentials
         if parts.username:
@@ -34,7 +38,7 @@ class Registry:
     def schema(self, schema_id: int) -> str | None:
         """The text of the Avro schema with this id; None when the registry has none.
 
-        Raises RegistryUnavailable.
+        Raises RegistryUnavailable, and RegistryError when it refuses the credentials.
         """
         # The client's own get_by_id takes a proxy's 404 for the registry's, and fails on schemas that are not Avro.
         url, method = self._client.url_manager.url_for("get_by_id", schema_id=schema_id)
@@ -51,7 +55,7 @@ class Registry:
             raise self._unavailable(NO_REGISTRY) from error
         if unknown:
             return None
-        raise self._unavailable(f"it answered {response.status_code} for schema {schema_id}")
+        raise self._failed(response.status_code, f"schema {schema_id}")
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
         """The id of a schema under a subject, registered when it is not yet.
@@ -61,13 +65,15 @@ class Registry:
         try:
             return int(self._client.register(subject, schema))
         except ClientError as error:
-            if error.http_code in _REFUSALS:
-                raise RegistryError(f"schema registry {self.url}: {subject}: {error.message}") from error
-            raise self._unavailable(f"it answered {error.http_code} for subject {subject}") from error
+            raise self._failed(error.http_code, f"subject {subject}: {error.message}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(type(error).__name__) from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._unavailable(NO_REGISTRY) from error
+
+    def _failed(self, status: int | None, asked: str) -> RegistryError:
+        kind = RegistryError if status in _REFUSALS else RegistryUnavailable
+        return kind(f"schema registry {self.url}: it answered {status} for {asked}")
 
     def _unavailable(self, problem: str) -> RegistryUnavailable:
         return RegistryUnavailable(f"schema registry {self.url}: {problem}")

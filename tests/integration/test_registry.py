@@ -127,7 +127,7 @@ def test_a_schema_against_the_registrys_rules_is_refused(registry: Apicurio, uni
     topic = unique("other")
     register(registry, f"{topic}-value", {"type": "record", "name": "Other", "fields": []})
     ask("PUT", f"{registry.url}/config/{topic}-value", {"compatibility": "FULL"})
-    with pytest.raises(RegistryError, match=f"{topic}-value: Incompatible schema") as caught:
+    with pytest.raises(RegistryError, match=f"409 for subject {topic}-value: Incompatible schema") as caught:
         Codec(Registry(registry.url), tags_topic=topic).encode_tags(EVENT)
     assert not isinstance(caught.value, RegistryUnavailable)
 

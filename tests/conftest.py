@@ -22,6 +22,9 @@ from streamer.broker import BrokerProcess, EmbeddedBroker
 from tests.apicurio import Apicurio, RegistryMissing
 from tests.brokers import ApacheKafka, KafkaMissing
 
+if TYPE_CHECKING:
+    from tests.tiny import Tiny
+
 # dev looks for new examples at each run; ci gives the same ones each time, so that a red run is about the change in it
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
@@ -80,6 +83,14 @@ def own_registry(tmp_path: Path) -> Iterator[Apicurio]:
     """A running Schema Registry of the test's own, to stop."""
     with _registry(tmp_path) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "Tiny":
+    """A two-layer random base (`.base`) and an adapter with many tags (`.adapter`), as folders for the settings."""
+    from tests.tiny import make_tiny  # noqa: PLC0415  torch and PEFT take seconds to import
+
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -126,6 +126,11 @@ class BrokerProcess(ABC):
                 )
             time.sleep(POLL_S)
 
+    def wait(self) -> None:
+        """Return when somebody stops the broker's process, and not before; raises BrokerError when it fails."""
+        if self._process is not None and (status := self._process.wait()) != 0:
+            raise BrokerError(f"the {self.kind} broker on {self.bootstrap} ended with status {status}{self._where()}")
+
     def stop(self) -> None:
         """End the broker in order (SIGTERM), by force when that takes too long; nothing when it is not running."""
         self._end(signal.SIGTERM)

@@ -1,35 +1,207 @@
-"""The command `streamer`."""
+"""The command `streamer`. Each command imports what it needs: `--help` should not wait for it."""
 
+import asyncio
+import json
+import os
+import signal
 import sys
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
 
 from streamer import settings as environment
-from streamer.errors import SettingsError
+from streamer.errors import InputError, SettingsError, StreamerError
+from taggen.errors import TaggenError
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+PLAIN_WIDTH = 120  # columns, where there is no terminal to ask
 
-WRONG_SETTING = 2  # exit code, as in streamer.worker
+
+class Commands(TyperGroup):
+    """Turns what is raised on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except (StreamerError, TaggenError) as error:
+            typer.echo(f"streamer: {error}", err=True)
+            sys.exit(WRONG_USAGE if isinstance(error, SettingsError | InputError) else FAILED)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            sys.exit(INTERRUPTED)
 
 
-@app.callback()
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False)
+topics_app = typer.Typer(no_args_is_help=True, help="The topics of the service.")
+app.add_typer(topics_app, name="topics")
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="The broker, instead of STREAMER_KAFKA_BOOTSTRAP.", show_default=False),
+]
+
+
+@app.callback(
+    epilog="Settings are environment variables, STREAMER_...; the README lists them. "
+    "Exit codes: 0 done, 1 the work failed, 2 wrong usage, setting or input, 130 interrupted."
+)
 def main() -> None:
-    """Product events on Kafka in, attribute tags out. Settings are environment variables: STREAMER_..."""
+    """Product events on Kafka in, attribute tags out."""
 
 
 @app.command()
 def worker() -> None:
     """Consume listings and write their tags, until SIGTERM or Ctrl-C."""
-    from streamer import worker as service  # noqa: PLC0415  # seconds: not for `--help`
+    from streamer import worker as service  # noqa: PLC0415
 
-    sys.exit(service.run(_settings()))
+    sys.exit(service.run(_settings(None)))
 
 
-def _settings() -> environment.Settings:
+@app.command()
+def publish(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE.jsonl|-",
+            help="Listings, one JSON object a line with the fields of product-listing.avsc; event_time may be left "
+            "out. - is standard input. Without FILE: the sample listings.",
+            show_default=False,
+        ),
+    ] = None,
+    updated: Annotated[bool, typer.Option("--updated", help="To product-updated, not product-created.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of Avro.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="Listings a second; left out: as fast as they go.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Pass over lines that hold no listing.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Publish listings, keyed by product."""
+    from streamer import publish as publishing  # noqa: PLC0415
+
+    settings = _settings(bootstrap)
+    if updated and len(settings.source_topics) < 2:
+        raise SettingsError("--updated: STREAMER_SOURCE_TOPICS names one topic only")
+    topic = settings.source_topics[1 if updated else 0]
+
+    def skip(bad: publishing.BadLine) -> None:
+        typer.echo(f"skipped {bad}", err=True)
+
+    with publishing.listings(file, Console(stderr=True)) as listings:
+        published = asyncio.run(
+            publishing.publish(settings, listings, topic, as_json=as_json, rate=rate, skip=skip if skip_bad else None)
+        )
+    typer.echo(f"published {published} listings to {topic} on {settings.kafka_bootstrap}", err=True)
+
+
+@app.command()
+def tail(
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="All that the topic holds, not only what comes from now on.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many tag events.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show tag events as they come, with the words that carry each tag; until Ctrl-C."""
+    from streamer import table, tail  # noqa: PLC0415
+
+    rows = table.TagTable(_console())
+
+    def show(sighting: tail.Sighting) -> None:
+        if as_json:
+            typer.echo(json.dumps(sighting.as_json(), ensure_ascii=False))
+        else:
+            rows.add(sighting)
+
+    def complain(unreadable: tail.Unreadable) -> None:
+        typer.echo(f"streamer: {unreadable}", err=True)
+
     try:
-        settings = environment.load()
-        settings.ssl_context()  # its files are read later: say now what is wrong with them
-    except SettingsError as error:
-        typer.echo(f"streamer: {error}", err=True)
-        sys.exit(WRONG_SETTING)
-    return settings
+        asyncio.run(tail.tail(_settings(bootstrap), show, complain, from_beginning=from_beginning, limit=limit))
+    except KeyboardInterrupt:
+        return  # the way to end it
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 9092,
+) -> None:
+    """Run the embedded broker, in memory and for this machine alone, until Ctrl-C."""
+    from streamer.broker import EmbeddedBroker  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with EmbeddedBroker(port) as embedded:
+            typer.echo(
+                f"{embedded.bootstrap}\n\nFor the other commands:\n"
+                f"  export STREAMER_KAFKA_BOOTSTRAP={embedded.bootstrap} STREAMER_IDEMPOTENT_PRODUCER=false\n\n"
+                "Ctrl-C ends it, and what it holds is gone then."
+            )
+            embedded.wait()
+    except KeyboardInterrupt:
+        return
+
+
+@topics_app.command("create")
+def topics_create(
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of each topic; as many workers can share one; 4 when left out."),
+    ] = None,
+    replication_factor: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Left out: the broker's default.", show_default=False)
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Create the topics that the worker reads and writes; those that are there are compared, never changed."""
+    from streamer import topics  # noqa: PLC0415
+
+    settings = _settings(bootstrap)
+    wanted = topics.wanted(settings, partitions or topics.PARTITIONS, replication_factor)
+    for topic in asyncio.run(topics.ensure(wanted, **settings.client_options())):
+        typer.echo(f"{topic.name}: {'created' if topic.created else 'is there'}, {topic.partitions} partitions")
+        for name, (value, found) in topic.differences.items():
+            typer.echo(f"  {name} is {found or 'not known'}, {value} is wanted", err=True)
+
+
+@app.command()
+def demo(
+    rate: Annotated[float, typer.Option(min=0.1, metavar="N", help="Listings a second.")] = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary alone, as JSON.")] = False,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A broker of yours, instead of the embedded one; topics and group are named demo-...",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Broker, worker, sample listings in, their tags out, and a summary; ends by itself.
+
+    Exit code 1 when a listing has neither tags nor a dead letter.
+    """
+    from streamer import demo, table  # noqa: PLC0415
+
+    console = Console(stderr=True) if as_json else _console()
+    show = demo.Demo(_settings(bootstrap), console, None if as_json else table.TagTable(console), rate)
+    summary = asyncio.run(show.run(own_broker=bootstrap is not None))
+    if as_json:
+        typer.echo(summary.as_json())
+    else:
+        demo.print_summary(summary, console)
+    sys.exit(0 if summary.good else FAILED)
+
+
+def _settings(bootstrap: str | None) -> environment.Settings:
+    settings = environment.load()
+    settings.ssl_context()  # its files are read later: say now what is wrong with them
+    return settings.model_copy(update={"kafka_bootstrap": bootstrap}) if bootstrap else settings
+
+
+def _console() -> Console:
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if known else PLAIN_WIDTH)

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from rich import progress
+from rich.console import Console
 
 from streamer.codec import Codec, Coordinates, tag_key
 from streamer.connection import missing, translated
@@ -19,7 +23,6 @@ from taggen import corpus
 from taggen.errors import InvalidListing
 from taggen.listing import Listing
 
-SAMPLES = "the sample listings"
 MAX_IN_FLIGHT = 1_000  # records sent and not yet taken by the broker
 MAX_REQUEST_BYTES = 5 * MIB  # the source topics take records of four
 
@@ -62,6 +65,29 @@ def samples() -> Iterator[Listing]:
     """The listings that come with the project, as if their merchants published them now."""
     for labelled in corpus.held_out():
         yield replace(labelled.listing, event_time=_now_ms())
+
+
+@contextmanager
+def listings(file: str | None, console: Console) -> Iterator[Iterable[Listing | BadLine]]:
+    """The listings of a file, of standard input (`-`) or the samples (None), with a progress bar on a terminal.
+
+    Raises InputError for a file that cannot be opened.
+    """
+    hidden = not console.is_terminal
+    if file is None:
+        labelled = list(samples())
+        yield progress.track(labelled, "Publishing", console=console, transient=True, disable=hidden)
+    elif file == "-":
+        yield read_listings(sys.stdin.buffer, "<stdin>")
+    else:
+        try:
+            opened = progress.open(
+                file, "rb", description="Publishing", console=console, transient=True, disable=hidden
+            )
+        except OSError as error:
+            raise InputError(f"{file}: {error.strerror}") from None
+        with opened as lines:
+            yield read_listings(lines, file)
 
 
 class Publisher:
@@ -138,13 +164,6 @@ class Pace:
         self._next += self._interval
 
 
-class Published(NamedTuple):
-    """What became of an input: listings on the topic and the lines that held none."""
-
-    listings: int
-    skipped: int
-
-
 async def publish(
     settings: Settings,
     listings: Iterable[Listing | BadLine],
@@ -152,25 +171,25 @@ async def publish(
     *,
     as_json: bool = False,
     rate: float | None = None,
-    skip_bad: bool = False,
-) -> Published:
-    """Publish all listings and return once the broker has them.
+    skip: Callable[[BadLine], None] | None = None,
+) -> int:
+    """Publish all listings, `rate` a second, and return how many once the broker has them.
 
-    `rate` is in listings a second. Raises InputError at the first bad line unless `skip_bad`; what came before it is
-    published. Raises BrokerError.
+    `skip` is told of bad lines. Without it the first one raises InputError; what came before it is published. Raises
+    BrokerError and RegistryError.
     """
-    sent = skipped = 0
+    sent = 0
+    bad: BadLine | None = None
     pace = Pace(rate)
     deliveries: deque[asyncio.Task[Coordinates]] = deque()
     async with Publisher(settings, topic, as_json=as_json) as publisher:
-        bad: BadLine | None = None
         for listing in listings:
             if isinstance(listing, BadLine):
-                if skip_bad:
-                    skipped += 1
-                    continue
-                bad = listing
-                break
+                if skip is None:
+                    bad = listing
+                    break
+                skip(listing)
+                continue
             await pace.wait()
             deliveries.append(await publisher.send(listing))
             sent += 1
@@ -178,8 +197,8 @@ async def publish(
                 await deliveries.popleft()
         await asyncio.gather(*deliveries)
     if bad is not None:
-        raise InputError(f"{bad} ({sent} listings before it are published; --skip-bad passes over bad lines)")
-    return Published(sent, skipped)
+        raise InputError(f"{bad}; the {sent} listings before it are published (--skip-bad passes over such lines)")
+    return sent
 
 
 def _now_ms() -> int:

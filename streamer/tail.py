@@ -1,9 +1,8 @@
 """Follow the tag events: each decoded, with the listing that it tags and the time from one to the other."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from streamer.codec import Codec, Coordinates, Record, TagEvent
 from streamer.connection import Lookup, Reader
@@ -55,6 +54,10 @@ class Unreadable(NamedTuple):
     record: Coordinates
     reason: str
 
+    def __str__(self) -> str:
+        topic, partition, offset = self.record
+        return f"{topic}/{partition}/{offset}: not a tag event that can be read: {self.reason}"
+
 
 def cut(listing: Listing, evidence: Evidence) -> str:
     """The words of the original field that an evidence points at; empty when the listing has no such field."""
@@ -72,7 +75,7 @@ class Spotter:
         self._codec = Codec.from_settings(settings)
         self._lookup = Lookup(settings)
 
-    async def __aenter__(self) -> "Spotter":
+    async def __aenter__(self) -> Self:
         await self._lookup.__aenter__()
         return self
 
@@ -95,10 +98,26 @@ class Spotter:
             return Sighting(event, None, None)
 
 
-async def follow(settings: Settings, *, from_beginning: bool) -> AsyncIterator[Sighting | Unreadable]:
-    """The tag events of the topic, without end. Raises BrokerError and RegistryUnavailable."""
-    async with AsyncExitStack() as stack:
-        spotter = await stack.enter_async_context(Spotter(settings))
-        reader = await stack.enter_async_context(Reader(settings, [settings.tags_topic], from_beginning=from_beginning))
+async def tail(
+    settings: Settings,
+    show: Callable[[Sighting], None],
+    complain: Callable[[Unreadable], None],
+    *,
+    from_beginning: bool,
+    limit: int | None = None,
+) -> None:
+    """Show the tag events of the topic, `limit` of them or without end. Raises BrokerError and RegistryUnavailable."""
+    seen = 0
+    async with (
+        Spotter(settings) as spotter,
+        Reader(settings, [settings.tags_topic], from_beginning=from_beginning) as reader,
+    ):
         async for record in reader:
-            yield await spotter.spot(record)
+            sighting = await spotter.spot(record)
+            if isinstance(sighting, Unreadable):
+                complain(sighting)
+                continue
+            show(sighting)
+            seen += 1
+            if seen == limit:
+                return

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -26,6 +26,7 @@ class Topic:
     name: str
     partitions: int = PARTITIONS
     settings: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int | None = None  # None: the broker's default; only for a topic that is created
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,16 @@ def dead_letters(name: str, max_output_bytes: int, partitions: int = PARTITIONS)
     return Topic(name, partitions, _kept(90 * DAY_MS, max_output_bytes + FRAMING_BYTES))
 
 
-def wanted(settings: Settings, partitions: int = PARTITIONS) -> tuple[Topic, ...]:
+def wanted(
+    settings: Settings, partitions: int = PARTITIONS, replication_factor: int | None = None
+) -> tuple[Topic, ...]:
     """List the topics that a worker with these settings reads and writes."""
-    return (
+    topics = (
         *(source(name, partitions) for name in settings.source_topics),
         tags(settings.tags_topic, settings.max_output_bytes, partitions),
         dead_letters(settings.dead_letter_topic, settings.max_output_bytes, partitions),
     )
+    return tuple(replace(topic, replication_factor=replication_factor) for topic in topics)
 
 
 def _kept(retention_ms: int, max_bytes: int) -> dict[str, str]:
@@ -79,7 +83,7 @@ async def ensure(topics: Iterable[Topic], *, timeout_s: float = 15.0, **client: 
     """Create the topics that are missing and say how the others compare; returns once every partition has a leader.
 
     `client` is what an aiokafka client takes (`Settings.client_options()`). Settings of an existing topic are compared,
-    never changed. Replication is the broker's default. Raises BrokerUnavailable when nothing answers in time,
+    never changed. Raises BrokerUnavailable when nothing answers in time,
     BrokerError when a topic is refused or exists with fewer partitions than wanted.
     """
     deadline = time.monotonic() + timeout_s
@@ -152,8 +156,14 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
 async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic]) -> set[str]:
     response = await admin.create_topics(
         [
-            # -1: the broker's default; the client takes it only beside an (empty) assignment of replicas
-            NewTopic(topic.name, topic.partitions, -1, replica_assignments={}, topic_configs=dict(topic.settings))
+            NewTopic(
+                topic.name,
+                topic.partitions,
+                # -1: the broker's default; the client takes it only beside an (empty) assignment of replicas
+                topic.replication_factor or -1,
+                None if topic.replication_factor else {},
+                dict(topic.settings),
+            )
             for topic in topics
         ]
     )

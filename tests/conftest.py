@@ -11,8 +11,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -24,6 +25,7 @@ from tests.brokers import ApacheKafka, KafkaMissing
 
 if TYPE_CHECKING:
     from tests.tiny import Tiny
+    from tests.workers import Stage
 
 # dev looks for new examples at each run; ci gives the same ones each time, so that a red run is about the change in it
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
@@ -114,3 +116,31 @@ def new_topic(broker: BrokerProcess, unique: Callable[[str], str]) -> Callable[.
 def client_options(broker: BrokerProcess) -> dict[str, Any]:
     """What an aiokafka client takes to reach a broker of the tests."""
     return {"bootstrap_servers": broker.bootstrap}
+
+
+@pytest.fixture
+def stage(broker: BrokerProcess, tiny: "Tiny", tmp_path: Path, unique: Callable[[str], str]) -> Iterator["Stage"]:
+    """Topics and workers of one test on the shared broker; the workers do not outlive it."""
+    with _stage(broker, tiny, tmp_path, unique) as stage:
+        yield stage
+
+
+@pytest.fixture
+def own_stage(
+    own_broker: BrokerProcess, tiny: "Tiny", tmp_path: Path, unique: Callable[[str], str]
+) -> Iterator["Stage"]:
+    """The same on a broker of the test's own, to stop and kill."""
+    with _stage(own_broker, tiny, tmp_path, unique) as stage:
+        yield stage
+
+
+@contextmanager
+def _stage(broker: BrokerProcess, tiny: "Tiny", folder: Path, unique: Callable[[str], str]) -> Iterator["Stage"]:
+    from tests.workers import Stage  # noqa: PLC0415  torch, as above
+
+    stage = Stage(broker, tiny, folder, unique("stage"))
+    try:
+        yield stage
+    finally:
+        for worker in stage.started:
+            worker.kill()

@@ -1,0 +1,48 @@
+"""`python -m tests.faulty worker`: the worker with a model that fails where a listing's title says so.
+
+Everything else is the real one: process, settings, tagger, Faust app.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from streamer import settings, worker
+from taggen.errors import DeviceError, NonFiniteScores
+from taggen.listing import Listing
+from taggen.tag import Model, Tagging
+from taggen.tagger import Tagger
+from taggen.windows import Prepared
+
+RAISE, NAN, DEVICE, SLOW = "please raise", "please be not a number", "please lose the device", "please take a second"
+
+
+class FaultyTagger:
+    """The real tagger behind a model call that may fail."""
+
+    def __init__(self, tagger: Tagger) -> None:
+        self._tagger = tagger
+
+    @property
+    def model(self) -> Model:
+        return self._tagger.model
+
+    def prepare(self, listings: Sequence[Listing]) -> list[Prepared]:
+        return self._tagger.prepare(listings)
+
+    def tag(self, prepared: Sequence[Prepared]) -> list[Tagging]:
+        titles = {one.listing.title for one in prepared}
+        if DEVICE in titles:
+            raise DeviceError("injected")
+        if RAISE in titles:
+            raise RuntimeError("injected: 绝密 secret title")
+        if NAN in titles:
+            raise NonFiniteScores("injected")
+        if SLOW in titles:
+            time.sleep(1)
+        return self._tagger.tag(prepared)
+
+
+if __name__ == "__main__":
+    chosen = settings.load()
+    sys.exit(worker.run(chosen, FaultyTagger(worker.load_tagger(chosen))))  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+"""A worker process on a real broker: every input exactly one outcome, partitions shared, an orderly end."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from streamer.codec import Codec, DeadLetter, TagEvent
+from taggen.listing import Listing
+from tests.faulty import NAN, RAISE, SLOW
+from tests.workers import Stage
+
+EVENTS = 2_000
+MERCHANTS = ("acme", "globex", "initech")
+DRAINED_WITHIN_S = 10.0
+
+
+def listing(number: int, title: str = "Nike water proof running shoes", **fields: Any) -> Listing:
+    """The listing of an event; every tenth event edits the product of the one before."""
+    product = number - 1 if number % 10 == 9 else number
+    values = {"event_time": int(time.time() * 1000), "event_id": f"event-{number}"} | fields
+    return Listing(MERCHANTS[product % 3], f"product-{product}", 1 + number - product, f"{title} {number}", **values)
+
+
+def avro(number: int, **fields: Any) -> bytes:
+    """A listing event as a producer of ours writes it."""
+    return Codec().encode_listing(listing(number, **fields))
+
+
+def titled(number: int, title: str) -> bytes:
+    """A listing event, in JSON, with exactly this title."""
+    return json.dumps(
+        {"merchant_id": "acme", "product_id": f"p{number}", "listing_version": 1, "title": title, "event_time": 1}
+    ).encode()
+
+
+def poison(number: int) -> tuple[bytes | None, str]:
+    """One of the records that cannot be tagged, and the reason that its dead letter must give."""
+    kinds: list[tuple[bytes | None, str]] = [
+        (avro(number)[:40], "undecodable"),
+        (b'{"title": "\xff"}', "undecodable"),
+        (b"\x00\x00\x00\x00\x07of a registry that we do not have", "unknown_schema"),
+        (None, "null_value"),
+        (titled(number, ""), "invalid_listing"),
+        (titled(number, RAISE), "model_error"),
+        (titled(number, NAN), "non_finite_scores"),
+    ]
+    return kinds[number % len(kinds)]
+
+
+async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
+    """2,000 events over four partitions and three merchants, one in twenty poison, one deletion in fifty: a tag event,
+    a deletion event or a dead letter each, with the original bytes; a product's in order; nothing of a listing in the
+    log; all committed."""
+    await stage.create_topics()
+    reasons = {number: poison(number)[1] for number in range(7, EVENTS, 20)}
+    values = [
+        poison(number)[0] if number in reasons else avro(number, deleted=number % 50 == 1) for number in range(EVENTS)
+    ]
+    keys = [f"product-{number - 1 if number % 10 == 9 else number}".encode() for number in range(EVENTS)]
+    places = await stage.publish(values, keys)
+    with stage.worker("tests.faulty") as worker:
+        found = await stage.outcomes(places)
+        for number, place in enumerate(places):
+            [outcome] = found[place]
+            if number in reasons:
+                assert isinstance(outcome, DeadLetter)
+                assert (outcome.reason, outcome.value) == (reasons[number], values[number])
+            else:
+                assert isinstance(outcome, TagEvent)
+                assert outcome.source_event_id == f"event-{number}"
+                assert outcome.deleted == (number % 50 == 1) == (outcome.model is None)
+                assert outcome.flags == ()
+        assert sum(bool(one[0].tags) for one in found.values() if isinstance(one[0], TagEvent)) > EVENTS // 2
+        _, metrics = await worker.get("/metrics")
+        assert f'streamer_events_out_total{{kind="dead_letter"}} {len(reasons)}.0' in metrics
+        assert (await worker.get("/readyz"))[0] == 200
+        worker.terminate()
+        assert await worker.exit_code(DRAINED_WITHIN_S) == 0
+        log = worker.log.read_text()
+        assert "Nike" not in log
+        assert "绝密" not in log
+    assert sum((await stage.committed()).values()) == EVENTS
+
+
+async def test_an_output_too_large_for_its_topic_is_a_dead_letter(stage: Stage) -> None:
+    """So is a 10 MB description; both letters are cut to what the topics take, and the others come out."""
+    await stage.create_topics(max_output_bytes=6_000)
+    many_tags = avro(1, description="nike red cotton shoes " * 300)
+    values = [avro(0), many_tags, avro(2, description="x" * 10_000_000), avro(3)]
+    places = await stage.publish(values)
+    with stage.worker():
+        found = await stage.outcomes(places)
+    outcomes = [found[place][0] for place in places]
+    reasons = [one.reason if isinstance(one, DeadLetter) else None for one in outcomes]
+    assert reasons == [None, "output_too_large", "too_large", None]
+    for outcome, value in zip(outcomes[1:3], values[1:3], strict=True):
+        assert isinstance(outcome, DeadLetter)
+        assert (outcome.truncated, outcome.value_length) == (True, len(value))
+        assert value.startswith(outcome.value or b"none")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_sigterm_finishes_the_batches_in_hand(stage: Stage, slow: bool) -> None:
+    """In mid-stream it ends in time with exit code 0; what is written is committed and the other way round, so the
+    next worker goes on without a repeat."""
+    await stage.create_topics()
+    title = {"title": SLOW} if slow else {}
+    values = [titled(number, SLOW) if slow else avro(number, **title) for number in range(600)]
+    places = await stage.publish(values)
+    with stage.worker("tests.faulty", batch_listings=32) as worker:
+        await stage.until_written(64)
+        worker.terminate()
+        started = time.monotonic()
+        assert await worker.exit_code(DRAINED_WITHIN_S) == 0
+        assert time.monotonic() - started < DRAINED_WITHIN_S
+    committed = sum((await stage.committed()).values())
+    assert committed >= 64
+    if slow:
+        assert committed < 600
+        return
+    with stage.worker():
+        found = await stage.outcomes(places)
+    assert {len(outcomes) for outcomes in found.values()} == {1}
+
+
+async def test_two_workers_share_the_partitions_and_one_leaves(stage: Stage) -> None:
+    """A second worker takes over some of the partitions, the first leaves by SIGTERM: no input without an outcome,
+    and a repeat carries the same event id."""
+    await stage.create_topics()
+    first_half = await stage.publish([avro(number) for number in range(EVENTS)])
+    settings = {"batch_listings": 16}
+    with stage.worker(**settings) as first:
+        await stage.until_written(200)
+        with stage.worker(**settings) as second:
+            await second.until("batch")
+            places = first_half + await stage.publish([avro(number) for number in range(EVENTS, EVENTS + 1_000)])
+            await stage.until_written(EVENTS + 100)
+            first.terminate()
+            assert await first.exit_code(DRAINED_WITHIN_S) == 0
+            found = await stage.outcomes(places)
+            assert await asyncio.to_thread(lambda: second.running)
+    assert all(len({one.event_id for one in repeats if isinstance(one, TagEvent)}) == 1 for repeats in found.values())
+    repeated = Counter(len(repeats) for repeats in found.values())
+    assert repeated[1] > EVENTS

@@ -16,11 +16,11 @@ from taggen import training
 from taggen.adapter import Card, TagType
 from taggen.base import load_base
 
-WORDS = (
-    "nike adidas shoe shoes running jacket shirt cotton leather wool red blue black white green water proof resistant "
-    "office outdoor travel men women kids for and with the of in size large small pack colour brand material soft light "
-    "运动 防水 耐磨 皮革 男子 女士 休闲 日常 适合 采用 材质"
-).split()
+_WORDS = """
+nike adidas shoe shoes running jacket shirt cotton leather wool red blue black white green water proof resistant office
+outdoor travel men women kids for and with the of in size large small pack colour brand material soft light
+运动 防水 耐磨 皮革 男子 女士 休闲 日常 适合 采用 材质
+"""
 TAG_SET = (
     TagType("brand", "attribute", 0.4),
     TagType("color", "attribute", 0.4),
@@ -65,16 +65,18 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
 def make_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Write and return a WordPiece tokenizer of the words above, single letters, and [UNK] for the rest."""
     letters = [chr(point) for point in range(0x21, 0x7F)]
-    characters = sorted({char for word in WORDS for char in word if not char.isascii()})
-    pieces = dict.fromkeys([*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *characters, *WORDS])
+    words = _WORDS.split()
+    characters = sorted({char for word in words for char in word if not char.isascii()})
+    pieces = dict.fromkeys([*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *characters, *words])
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    pad, unknown, start, separator = _SPECIAL
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.post_processor = processors.BertProcessing((separator, 3), (start, 2))
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, cls_token=start, sep_token=separator
     )
     fast.save_pretrained(folder)
     return fast

@@ -102,6 +102,7 @@ def save(model: nn.Module, card: Card, folder: Path) -> None:
         # Half the bytes, for differences far below those of 8-bit layers.
         tensors = load_file(Path(draft) / adapter.TENSORS)
         save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, folder / adapter.TENSORS)
+        (folder / adapter.TENSORS).chmod(0o644)  # safetensors makes files that nobody else may read
     card.write(folder)
 
 

@@ -199,6 +199,7 @@ TWO_GB = b"\x80\x80\x80\x80\x10"
         pytest.param(as_json(SMALL, title=None), "invalid_listing", id="no title"),
         pytest.param(as_json(SMALL, description="x" * 10_000_000), "too_large", id="description of 10 MB"),
         pytest.param(as_json(SMALL, image_urls=[""] * 1_000_000), "too_large", id="a million URLs"),
+        pytest.param(as_json(SMALL, category="x" * 10_000_000), "too_large", id="category of 10 MB"),
     ],
 )
 def test_refuses_what_is_no_listing(value: bytes | None, reason: str) -> None:

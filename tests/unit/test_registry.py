@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,11 +23,11 @@ LISTING = Listing("acme", "p-1", 3, "Boots")
 
 @dataclass
 class Server:
-    """An HTTP server that gives every request the same answer and remembers the credentials sent."""
+    """An HTTP server that gives every request the same answer and remembers its path and credentials."""
 
     status: int = 200
     body: str = SCHEMA
-    seen: list[str | None] = field(default_factory=list)
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     port: int = 0
 
@@ -43,7 +44,7 @@ def server() -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told.seen.append(self.headers["Authorization"])
+            told.seen.append((self.path, self.headers["Authorization"]))
             if told.status == 0:
                 told.release.wait(10)
                 return
@@ -98,11 +99,13 @@ def test_a_registry_in_trouble_is_not_poison(server: Server, status: int, body: 
     """
     server.status, server.body = status, body
     codec = Codec(Registry(f"http://user:hunter2@127.0.0.1:{server.port}", timeout_s=0.2))
+    began = time.monotonic()
     for call in (lambda: codec.decode_listing(frame()), lambda: codec.encode_listing(LISTING)):
         with pytest.raises(RegistryError, match=f"127.0.0.1:{server.port}") as caught:
             call()
         assert "hunter2" not in str(caught.value)
         assert isinstance(caught.value, RegistryUnavailable) is (status != 401)
+    assert time.monotonic() - began < 4
 
 
 def test_nobody_listens() -> None:
@@ -129,13 +132,20 @@ def test_a_schema_that_cannot_be_had_is_poison(server: Server, status: int, body
 
 
 def test_a_schema_is_asked_for_once(server: Server) -> None:
-    """The writer's schema of an id is remembered."""
-    codec = Codec(Registry(server.url))
+    """The id is four bytes, the highest first; its schema is remembered."""
+    codec = Codec(Registry(f"{server.url}/apis/v7"))
     for _ in range(3):
-        assert codec.decode_listing(frame(1)) == LISTING
-    assert len(server.seen) == 1
-    codec.decode_listing(frame(2))
-    assert len(server.seen) == 2
+        assert codec.decode_listing(frame(0x01020304)) == LISTING
+    codec.decode_listing(frame(1))
+    assert [path for path, _ in server.seen] == ["/apis/v7/schemas/ids/16909060", "/apis/v7/schemas/ids/1"]
+
+
+@pytest.mark.parametrize("schema_id", [0, 2**31, 2**32 - 1])
+def test_an_id_that_no_registry_gives_is_not_asked_for(server: Server, schema_id: int) -> None:
+    """Ids are positive and fit a signed integer of four bytes."""
+    with pytest.raises(DecodeError, match="unknown_schema"):
+        Codec(Registry(server.url)).decode_listing(frame(schema_id))
+    assert server.seen == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +156,7 @@ def test_credentials_of_the_url_are_sent(server: Server, user: str, sent: str | 
     """User and password are decoded; without them none are sent, not empty ones."""
     registry = Registry(f"http://{user}127.0.0.1:{server.port}")
     Codec(registry).decode_listing(frame())
-    assert server.seen == [sent]
+    assert server.seen == [("/schemas/ids/1", sent)]
     assert registry.url == server.url
 
 

@@ -1,0 +1,77 @@
+"""What the benchmarks print: figures with their spread, and the kind of machine they were measured on."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Figure(NamedTuple):
+    """A figure measured several times: median, lowest and highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Figure":
+        """Sum up some measurements of the same thing."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
+        text = f"{self.median:,.{digits}f}"
+        return text if self.low == self.high else f"{text} ({self.low:,.{digits}f}-{self.high:,.{digits}f})"
+
+
+def machine() -> dict[str, Any]:
+    """The kind of machine: what figures depend on, nothing that tells one machine from another of its kind."""
+    import torch  # noqa: PLC0415  seconds: not for the processes that are measured
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": torch.cpu._is_avx512_bf16_supported(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def show(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: Mapping[str, object] | None = None
+) -> None:
+    """Print a table, a column of names first, and lines of `name: figure` under it."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console()
+    console.print(table)
+    for name, figure in (notes or {}).items():
+        console.print(f"{name}: [bold]{figure}[/bold]", highlight=False)
+    console.print()
+
+
+def plain(content: Any) -> Any:
+    """The content with each figure as an object, for JSON."""
+    if isinstance(content, Figure):
+        return {name: round(value, 4) for name, value in content._asdict().items()}
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(value) for value in content]
+    return round(content, 4) if isinstance(content, float) else content
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object, figures as median, low and high."""
+    print(json.dumps(plain(content), indent=2))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ Bootstrap = Annotated[
 )
 def main() -> None:
     """Product events on Kafka in, attribute tags out."""
+    # It logs every failed connection; what matters of it is raised. The worker has logging of its own.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @app.command()

@@ -32,7 +32,7 @@ from taggen.tag import Model
 
 HARD_LIMIT_S = 300.0  # for everything
 READY_S = 180.0  # for the worker to load its model, which may have to be unpacked first, and to join its group
-SETTLE_S = 30.0  # without any news after the last listing was published
+SETTLE_S = 60.0  # without any news after the last listing was published
 POLL_S = 0.1
 STOP_S = 12.0  # what a worker may take to finish, and some more
 LOG_LINES = 15
@@ -311,7 +311,9 @@ def _embedded(settings: Settings, broker: EmbeddedBroker) -> Settings:
             "security_protocol": "PLAINTEXT",
             "idempotent_producer": False,
             "fetch_max_wait_ms": 50,  # it answers an empty fetch after half of it, whatever comes in meanwhile
-            "rebalance_timeout_s": 2.0,  # it waits half of it for more members at the first join
+            "session_timeout_s": 4.0,  # it waits half of it for more members at the first join
+            # Broker, worker and this process share the machine; torch's threads wait for each other, spinning.
+            "torch_threads": settings.torch_threads or max(1, (os.cpu_count() or 2) // 2),
             "web_host": HOST,
             "web_port": free_port(),
         }

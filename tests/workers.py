@@ -23,7 +23,7 @@ from tests.tiny import Tiny
 
 CODEC = Codec()
 ROOT = Path(__file__).parent.parent
-PATIENCE_S = 60.0  # for what must happen; a loaded machine is slow
+PATIENCE_S = 120.0  # for what must happen; a loaded machine is slow
 
 Place = tuple[str, int, int]  # topic, partition, offset
 

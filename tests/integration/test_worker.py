@@ -131,18 +131,20 @@ async def test_two_workers_share_the_partitions_and_one_leaves(stage: Stage) -> 
     """A second worker takes over some of the partitions, the first leaves by SIGTERM: no input without an outcome,
     and a repeat carries the same event id."""
     await stage.create_topics()
-    first_half = await stage.publish([avro(number) for number in range(EVENTS)])
-    settings = {"batch_listings": 16}
-    with stage.worker(**settings) as first:
+    places = await stage.publish([avro(number) for number in range(EVENTS)])
+    with stage.worker(batch_listings=16) as first:
         await stage.until_written(200)
-        with stage.worker(**settings) as second:
-            await second.until("batch")
-            places = first_half + await stage.publish([avro(number) for number in range(EVENTS, EVENTS + 1_000)])
-            await stage.until_written(EVENTS + 100)
+        with stage.worker(batch_listings=16) as second:
+            joined = asyncio.create_task(second.until("batch"))
+            while not joined.done():  # there must be something to share whenever it is ready
+                await asyncio.wait({joined}, timeout=0.3)
+                places += await stage.publish([avro(len(places) + number) for number in range(50)])
+            await joined
             first.terminate()
+            places += await stage.publish([avro(len(places) + number) for number in range(200)])
             assert await first.exit_code(DRAINED_WITHIN_S) == 0
             found = await stage.outcomes(places)
-            assert await asyncio.to_thread(lambda: second.running)
+            assert second.running
     assert all(len({one.event_id for one in repeats if isinstance(one, TagEvent)}) == 1 for repeats in found.values())
     repeated = Counter(len(repeats) for repeats in found.values())
     assert repeated[1] > EVENTS

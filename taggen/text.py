@@ -53,12 +53,13 @@ def _unstable() -> tuple[str, str, str]:
 _JOINING, _INVISIBLE, _CHANGING = _unstable()
 _INVISIBLE += r"\x00-\x08\x0e-\x1b"
 _SPECIAL = re.compile(
-    r"(?P<hidden><!--.*?-->|<(?P<raw>script|style)\b[^<>]*>.*?</(?P=raw)\s*>)"
+    # Neither holds its own opening, or the search for a missing end would start anew at each of them, for minutes.
+    r"(?P<hidden><!--(?:(?!<!--).)*?-->|<(?P<raw>script|style)\b[^<>]*>(?:(?!<(?P=raw)\b).)*?</(?P=raw)\s*>)"
     rf"|(?P<block></?(?:{_BLOCK_TAGS})\b[^<>]*>)"
     r"|(?P<inline></?[a-z][^<>]{0,2000}>)"
     r"|(?P<entity>&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});)"
     r"|(?P<blanks>\s{2,}|[^\S ])"
-    rf"|(?P<joined>[^\s<&][{_JOINING}]+)"
+    rf"|(?P<joined>[^\s<&][{_JOINING}]{{1,30}})"  # NFKC sorts marks in quadratic time; no writing has more
     rf"|(?P<invisible>[{_INVISIBLE}])"
     rf"|(?P<changing>[{_CHANGING}\U00010000-\U0010ffff])",
     re.IGNORECASE | re.DOTALL,

@@ -36,7 +36,7 @@ class Augmenter:
                 swap = random_.random() < _SWAP.get(span.tag, _SWAP_OTHERS)
                 swaps[key] = random_.choice(self._values[_language(item), span.tag]) if swap else key[1]
         change_case = random_.choice((str.lower, str.upper)) if random_.random() < _CHANGE_CASE else None
-        kept = set(_fields(item, random_))
+        kept = _fields(item, random_)
         texts: dict[str, str] = {}
         spans: list[Span] = []
         for field in kept:

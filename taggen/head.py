@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from taggen.windows import BLANK, NO_FIELD
+
 NO_TAG = 0
 
 
@@ -32,11 +34,7 @@ class TaggerModel(nn.Module):
         self.head = nn.Linear(hidden_size, labels)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Label scores, float32 [rows, tokens, labels], for ids [rows, tokens] and mask [rows, 1, 1, tokens].
-
-        The mask has four dimensions because transformers drops a two-dimensional one that masks nothing, and another
-        attention kernel with other bits runs: a row's scores would depend on its neighbours' padding.
-        """
+        """Label scores, float32 [rows, tokens, labels], for ids and mask [rows, tokens]."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         scores: Tensor = self.head(hidden)
         return scores.float()
@@ -57,7 +55,7 @@ def read(scores: Tensor) -> Reading:
     probabilities = scores.softmax(-1)
     begin, inside = probabilities[..., 1::2], probabilities[..., 2::2]
     by_tag = torch.cat((probabilities[..., :1], begin + inside), -1)
-    confidences, tags = by_tag.max(-1)
+    confidences, tags = by_tag.clamp(max=1).max(-1)  # two rounded halves may sum up to more
     place = (tags - 1).clamp(min=0)[..., None]
     begins = (begin.gather(-1, place) > inside.gather(-1, place))[..., 0]
     return Reading(tags.cpu(), begins.cpu(), confidences.cpu())
@@ -76,23 +74,23 @@ class Span:
 def spans(
     tags: Sequence[int], begins: Sequence[bool], confidences: Sequence[float], sources: Sequence[int]
 ) -> list[Span]:
-    """Join a stream's tokens into spans; none crosses from one field (`sources`, -1 for no field) into another.
+    """Join a stream's tokens into spans; none crosses from one field (`sources`) into another, blanks are passed over.
 
     A span's confidence is the mean over its tokens.
     """
-    found = []
-    first = -1
-    for at in range(len(tags) + 1):
-        goes_on = (
-            first >= 0
-            and at < len(tags)
-            and tags[at] == tags[first]
-            and sources[at] == sources[first]
-            and not begins[at]
-        )
-        if goes_on:
+    found: list[list[int]] = []
+    before = NO_FIELD  # the field of the token before, if that token carries a tag
+    for at, (tag, begins_here, source) in enumerate(zip(tags, begins, sources, strict=True)):
+        if source == BLANK:
             continue
-        if first >= 0:
-            found.append(Span(tags[first], first, at, sum(confidences[first:at]) / (at - first)))
-        first = at if at < len(tags) and tags[at] != NO_TAG and sources[at] >= 0 else -1
-    return found
+        if tag == NO_TAG or source == NO_FIELD:
+            before = NO_FIELD
+        elif source == before and tag == tags[found[-1][0]] and not begins_here:
+            found[-1].append(at)
+        else:
+            found.append([at])
+            before = source
+    return [
+        Span(tags[tokens[0]], tokens[0], tokens[-1] + 1, sum(confidences[at] for at in tokens) / len(tokens))
+        for tokens in found
+    ]

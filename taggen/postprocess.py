@@ -7,7 +7,7 @@ from taggen.head import Span
 from taggen.tag import Evidence, Tag
 from taggen.windows import Prepared
 
-RULES = 1  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 2  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
@@ -36,7 +36,7 @@ def tags(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType]) 
             normalized=normalized,
             confidence=span.confidence if better or earlier is None else earlier.confidence,
             kind=tag_type.kind,
-            evidence=(*earlier.evidence, evidence) if earlier else (evidence,),
+            evidence=tuple(dict.fromkeys((*earlier.evidence, evidence))) if earlier else (evidence,),
         )
     # Spans come in the stream's order and dictionaries keep it, so a sort by tag alone leaves values by first evidence.
     return tuple(tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0]))

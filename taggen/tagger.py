@@ -42,8 +42,14 @@ def load(
     """Load a tagger.
 
     `adapter` is a folder; None is the default adapter that ships with the package. `device` is auto, cpu or cuda.
-    Raises BaseModelError or AdapterError with a message for whoever chose the settings.
+    Raises BaseModelError, AdapterError or DeviceError with a message for whoever chose the settings.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no driver; torch built without CUDA; no such device
+        raise DeviceError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from error
     folder = Path(adapter) if adapter is not None else default_adapter()
     read = adapters.read(folder)
     base = load_base(base_model)
@@ -52,12 +58,10 @@ def load(
             f"adapter {read.card.name} {read.card.version} was trained on {read.card.base_model}, not on {base_model}: "
             "name an adapter for this base (default_adapter), or train one with `taggen train`"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return Tagger(base, read, quantization, compute_dtype, torch.device(device), generation)
-    except (torch.OutOfMemoryError, torch.AcceleratorError, AssertionError) as error:
-        raise DeviceError(f"device {device} cannot be used: {type(error).__name__}") from error
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise DeviceError(f"device {device} failed while the model was loaded: {type(error).__name__}") from error
 
 
 class Tagger:
@@ -138,11 +142,11 @@ class Tagger:
     ) -> None:
         special = self._special
         ids = torch.full((len(rows), length), special.padding, dtype=torch.long)
-        mask = torch.zeros((len(rows), 1, 1, length), dtype=torch.bool)
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
         for row, (index, window) in enumerate(rows):
             tokens = [special.start, *prepared[index].ids[window.first : window.last], special.separator]
             ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, ..., : len(tokens)] = True
+            mask[row, : len(tokens)] = True
         try:
             scores = self._model(ids.to(self._device), mask.to(self._device))
             finite = bool(torch.isfinite(scores).all())

@@ -146,7 +146,7 @@ def _batches(
 def collate(
     batch: Sequence[tuple[Labelled, Prepared]], numbers: dict[str, int], base: Base
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids [rows, tokens], mask [rows, 1, 1, tokens] and labels [rows, tokens] for the windows of some listings."""
+    """Ids, mask and labels, each [rows, tokens], for the windows of some listings."""
     rows = [
         (prepared, token_labels(item, prepared, numbers), window)
         for item, prepared in batch
@@ -154,13 +154,13 @@ def collate(
     ]
     length = max(window.padded for _, _, window in rows)
     ids = torch.full((len(rows), length), base.special.padding, dtype=torch.long)
-    mask = torch.zeros((len(rows), 1, 1, length), dtype=torch.bool)
+    mask = torch.zeros((len(rows), length), dtype=torch.bool)
     targets = torch.full((len(rows), length), _IGNORED, dtype=torch.long)
     for row, (prepared, labels, window) in enumerate(rows):
         part = slice(window.first, window.last)
         tokens = [base.special.start, *prepared.ids[part], base.special.separator]
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, ..., : len(tokens)] = True
+        mask[row, : len(tokens)] = True
         targets[row, 1 : len(tokens) - 1] = torch.tensor(labels[part])
     return ids, mask, targets
 

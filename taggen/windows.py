@@ -12,12 +12,15 @@ from tokenizers import Encoding, Tokenizer
 from taggen.listing import Listing
 from taggen.text import Field, fields
 
-LAYOUT = 1  # goes into the tagger's fingerprint: grows with every change of what the model reads
+LAYOUT = 2  # goes into the tagger's fingerprint: grows with every change of what the model reads
 
 WINDOW_TOKENS = 256  # with the two special tokens; attention's share of the work stays below a tenth
 OVERLAP_TOKENS = 32  # longer than nearly every tag's value, so that one window holds it whole
 BUDGET_TOKENS = 4_096  # of one listing
 PADDING_MULTIPLE = 8  # the padded length is a function of the row alone, never of its neighbours
+
+NO_FIELD = -1  # the source of separators and labels
+BLANK = -2  # the source of a blank that is a token of its own: it has no words, but does not part those around it
 
 TRUNCATED = "text_truncated"
 
@@ -43,17 +46,21 @@ class Window:
 
     @property
     def padded(self) -> int:
-        """Tokens of the row with special tokens and padding."""
+        """Tokens of the row with special tokens and padding, of which there is always some.
+
+        transformers drops a mask that masks nothing, and another attention kernel with other bits runs: the scores of
+        a row without padding would depend on whether its neighbours have any.
+        """
         tokens = self.last - self.first + 2
-        return -(-tokens // PADDING_MULTIPLE) * PADDING_MULTIPLE
+        return (tokens // PADDING_MULTIPLE + 1) * PADDING_MULTIPLE
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A listing ready for the model.
 
-    `ids`, `sources`, `starts` and `ends` run over the stream's tokens: the token's id, the index of its field (-1 for
-    separators and labels, which carry no tags) and its place in the field's clean text.
+    `ids`, `sources`, `starts` and `ends` run over the stream's tokens: the token's id, the index of its field (or
+    NO_FIELD or BLANK, which carry no tags) and its place in the field's clean text.
     """
 
     listing: Listing
@@ -92,7 +99,7 @@ def prepare(listings: Sequence[Listing], tokenizer: Tokenizer, special: Special)
             encoding = next(encodings)
             if ids:
                 ids.append(special.separator)
-                sources.append(-1)
+                sources.append(NO_FIELD)
                 starts.append(0)
                 ends.append(0)
             _append(encoding, index, field, ids, sources, starts, ends)
@@ -128,7 +135,7 @@ def _append(
             starts.append(max(start - label, 0))
             ends.append(end - label)
         else:
-            sources.append(-1)
+            sources.append(BLANK if end > label else NO_FIELD)
             starts.append(0)
             ends.append(0)
 

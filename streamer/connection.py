@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streamer.codec import Coordinates, Record
@@ -26,9 +27,22 @@ def translated(settings: Settings) -> Iterator[None]:
         raise BrokerError(f"{settings.kafka_bootstrap}: {type(error).__name__}") from error
 
 
-def missing(topic: str, settings: Settings) -> TopicMissing:
-    """The error for a topic that is not there."""
-    return TopicMissing(f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` does it")
+async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
+    """The partitions of the topics. Raises TopicMissing, BrokerUnavailable or BrokerError."""
+    with translated(settings):
+        admin = AIOKafkaAdminClient(**settings.client_options())
+        try:
+            await admin.start()
+            # All are asked for: a broker may create a topic that is asked for by name.
+            there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+        finally:
+            await admin.close()
+    for topic in topics:
+        if topic not in there:
+            raise TopicMissing(
+                f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` does it"
+            )
+    return [TopicPartition(topic, partition["partition"]) for topic in topics for partition in there[topic]]
 
 
 class Reader:
@@ -41,29 +55,30 @@ class Reader:
     def __init__(self, settings: Settings, topics: Sequence[str], *, from_beginning: bool) -> None:
         self._settings = settings
         self._topics = topics
-        self._consumer = _consumer(settings, "earliest" if from_beginning else "latest")
+        self._from_beginning = from_beginning
+        self._consumer = _consumer(settings, "earliest")
 
     async def __aenter__(self) -> Self:
         try:
+            assigned = await partitions(self._settings, self._topics)
             with translated(self._settings):
                 await self._consumer.start()
-                there = await self._consumer.topics()
-                # Looked up before they are named: a broker may create a topic that is asked for by name.
-                for topic in self._topics:
-                    if topic not in there:
-                        raise missing(topic, self._settings)
-                partitions = [
-                    TopicPartition(topic, partition)
-                    for topic in self._topics
-                    for partition in sorted(self._consumer.partitions_for_topic(topic))
-                ]
-                self._consumer.assign(partitions)
-                for partition in partitions:
-                    await self._consumer.position(partition)
+                self._consumer.assign(assigned)
+                if not self._from_beginning:
+                    await self._seek_to_end(assigned)
         except BaseException:
             await self._consumer.stop()
             raise
         return self
+
+    async def _seek_to_end(self, assigned: list[TopicPartition]) -> None:
+        """Skip what is there. The end is what a fetch says: asked for its end offsets, the embedded broker names the
+        second record of the newest batch."""
+        await self._consumer.seek_to_end()
+        while any(self._consumer.highwater(partition) is None for partition in assigned):
+            await self._consumer.getmany(timeout_ms=POLL_MS)
+        for partition in assigned:
+            self._consumer.seek(partition, self._consumer.highwater(partition))
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()

@@ -16,7 +16,7 @@ from rich import progress
 from rich.console import Console
 
 from streamer.codec import Codec, Coordinates, tag_key
-from streamer.connection import missing, translated
+from streamer.connection import partitions, translated
 from streamer.errors import DeliveryError, InputError
 from streamer.settings import MIB, Settings
 from taggen import corpus
@@ -107,11 +107,9 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         try:
+            await partitions(self._settings, [self._topic])  # sending to a topic that is not there would wait long
             with translated(self._settings):
                 await self._producer.start()
-                # Sending to a topic that is not there would wait for it, for long.
-                if self._topic not in (await self._producer.client.fetch_all_metadata()).topics():
-                    raise missing(self._topic, self._settings)
         except BaseException:
             await self._producer.stop()
             raise
@@ -197,7 +195,7 @@ async def publish(
                 await deliveries.popleft()
         await asyncio.gather(*deliveries)
     if bad is not None:
-        raise InputError(f"{bad}; the {sent} listings before it are published (--skip-bad passes over such lines)")
+        raise InputError(f"{bad} (published before it: {sent}; --skip-bad passes over such lines)")
     return sent
 
 

@@ -1,0 +1,81 @@
+"""Reading topics and single records outside any group."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from streamer.codec import Coordinates
+from streamer.connection import Lookup, Reader
+from streamer.errors import BrokerUnavailable, TopicMissing
+from streamer.settings import Settings
+from tests.conftest import client_options
+
+
+@pytest.fixture
+def settings(broker):
+    """Settings that reach the broker and do not wait long for what is not there."""
+    return Settings(kafka_bootstrap=broker.bootstrap, fetch_max_wait_ms=100)
+
+
+async def write(broker, topic, values):
+    """Write the values, all in one batch."""
+    async with AIOKafkaProducer(**client_options(broker), linger_ms=50) as producer:
+        sent = [await producer.send(topic, value, partition=0) for value in values]
+        return [(await future).offset for future in sent]
+
+
+async def first(reader):
+    """The first record that a reader gives."""
+    return await asyncio.wait_for(anext(aiter(reader)), 30)
+
+
+async def test_from_now_on(broker, new_topic, settings):
+    """A reader from now on sees nothing of before, not even of the newest batch, and everything of after."""
+    topic = await new_topic("now")
+    await write(broker, topic, [b"before"] * 50)
+    async with Reader(settings, [topic], from_beginning=False) as reader:
+        await write(broker, topic, [b"after"])
+        record = await first(reader)
+    assert (record.value, record.offset) == (b"after", 50)
+
+
+async def test_from_the_beginning(broker, new_topic, settings):
+    """A reader from the beginning sees what was there before it."""
+    topic = await new_topic("all", partitions=2)
+    await write(broker, topic, [b"1", b"2"])
+    async with Reader(settings, [topic], from_beginning=True) as reader:
+        assert (await first(reader)).value == b"1"
+
+
+async def test_lookup(broker, new_topic, settings):
+    """Records are found in any order and over several topics; what the broker does not have is None."""
+    one, other = await new_topic("one"), await new_topic("other")
+    await write(broker, one, [b"%d" % number for number in range(20)])
+    await write(broker, other, [b"other"])
+    async with Lookup(settings) as lookup:
+        for number in (3, 4, 5, 17, 0, 1):
+            record = await lookup.find(Coordinates(one, 0, number))
+            assert record is not None
+            assert record.value == b"%d" % number
+            if number == 5:
+                assert (await lookup.find(Coordinates(other, 0, 0))).value == b"other"
+        assert await lookup.find(Coordinates(one, 0, 900)) is None
+        assert (await lookup.find(Coordinates(one, 0, 19))).value == b"19"
+
+
+async def test_topic_that_is_not_there(settings, unique):
+    """A missing topic is named, with the command that makes it, and is not made by asking."""
+    name = unique("missing")
+    for _ in range(2):
+        with pytest.raises(TopicMissing, match=f"{name}: no such topic on .*streamer topics create"):
+            async with Reader(settings, [name], from_beginning=True):
+                pass
+
+
+async def test_no_broker(own_broker):
+    """A broker that is gone is one clear error."""
+    own_broker.stop()
+    with pytest.raises(BrokerUnavailable, match=f"no Kafka broker answers at {own_broker.bootstrap}"):
+        async with Reader(Settings(kafka_bootstrap=own_broker.bootstrap), ["any"], from_beginning=True):
+            pass

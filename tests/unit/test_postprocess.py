@@ -1,0 +1,72 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taggen import postprocess
+from taggen.adapter import TagType
+from taggen.head import Span
+from taggen.listing import Listing
+from taggen.tag import Evidence, Tag
+from taggen.text import clean
+from tests.unit.test_windows import HOSTILE_LISTINGS, TOKENIZERS, original_of, prepare
+
+TAG_SET = (TagType("brand", "attribute"), TagType("function", "function", 0.6))
+
+
+def tags_of(listing: Listing, *spans: Span) -> tuple[Tag, ...]:
+    """The tags of a listing that is read word by word."""
+    return postprocess.tags(prepare(listing), spans, TAG_SET)
+
+
+def test_mentions_of_one_value_are_one_tag() -> None:
+    """They share a tag with all the evidence, the best mention's confidence and its wording."""
+    listing = Listing("m", "p", 1, "NIKE shoe", description="red Nike shoe")
+    # The stream: nike shoe | red nike shoe
+    assert tags_of(listing, Span(1, 0, 1, 0.7), Span(1, 4, 5, 0.9)) == (
+        Tag("brand", "Nike", "nike", 0.9, "attribute", (Evidence("title", 0, 4), Evidence("description", 4, 8))),
+    )
+    assert tags_of(listing, Span(1, 0, 1, 0.9), Span(1, 4, 5, 0.7))[0].value == "NIKE"
+
+
+def test_a_span_below_its_tags_threshold_goes() -> None:
+    """Each tag has its own threshold; a span that reaches it stays."""
+    listing = Listing("m", "p", 1, "red water")
+    assert tags_of(listing, Span(1, 0, 1, 0.49), Span(2, 1, 2, 0.59)) == ()
+    assert [tag.value for tag in tags_of(listing, Span(1, 0, 1, 0.5), Span(2, 1, 2, 0.6))] == ["red", "water"]
+
+
+def test_tags_come_in_the_tag_sets_order() -> None:
+    """Then by their first evidence."""
+    listing = Listing("m", "p", 1, "water red shoe")
+    tags = tags_of(listing, Span(2, 0, 1, 0.9), Span(1, 1, 2, 0.8), Span(1, 2, 3, 0.9))
+    assert [(tag.name, tag.value) for tag in tags] == [("brand", "red"), ("brand", "shoe"), ("function", "water")]
+
+
+def test_punctuation_at_the_edges_is_not_evidence() -> None:
+    """A span of punctuation alone is no tag; inside a value it stays."""
+    listing = Listing("m", "p", 1, '"red-shoe" !')
+    (tag,) = tags_of(listing, Span(1, 0, 5, 0.9), Span(2, 5, 6, 0.9))
+    assert (tag.value, tag.evidence) == ("red-shoe", (Evidence("title", 1, 9),))
+
+
+def test_one_place_is_one_evidence() -> None:
+    """Two spans in one character, which stands for several, cut the same words out."""
+    prepared = prepare(Listing("m", "p", 1, "㎏"), TOKENIZERS[2])  # k, g
+    (tag,) = postprocess.tags(prepared, [Span(1, 0, 1, 0.9), Span(1, 1, 2, 0.9)], TAG_SET)
+    assert (tag.value, tag.evidence) == ("kg", (Evidence("title", 0, 1),))
+
+
+@given(HOSTILE_LISTINGS, st.sampled_from(TOKENIZERS), st.data())
+@settings(max_examples=200)
+def test_evidence_cuts_the_value_out_of_the_original(listing: Listing, tokenizer: object, data: st.DataObject) -> None:
+    """clean(original[start:end]) == value for every tag of hostile text, wherever the spans are."""
+    prepared = prepare(listing, tokenizer)
+    bounds = [at for at, source in enumerate(prepared.sources) if source >= 0]
+    if not bounds:
+        return
+    first = data.draw(st.sampled_from(bounds))
+    last = data.draw(st.sampled_from([at for at in bounds if prepared.sources[at] == prepared.sources[first]]))
+    span = Span(1, min(first, last), max(first, last) + 1, 0.9)
+    for tag in postprocess.tags(prepared, [span], TAG_SET):
+        assert tag.normalized
+        for evidence in tag.evidence:
+            assert clean(original_of(listing)(evidence.field)[evidence.start : evidence.end]) == tag.value

@@ -65,6 +65,7 @@ class Summary:
     latency_p50_ms: int | None
     latency_p99_ms: int | None
     listings_per_second: float | None  # from the first record published to the last tag event
+    published_per_second: float  # as asked for; they cannot come out faster
     model: Model | None
     seconds: float  # all of it, with start and stop
 
@@ -277,6 +278,7 @@ class Demo:
             latency_p50_ms=_nearest_rank(latencies, 0.50),
             latency_p99_ms=_nearest_rank(latencies, 0.99),
             listings_per_second=round(len(sightings) / span, 1) if sightings else None,
+            published_per_second=self._rate,
             model=next((sighting.event.model for _, sighting in sightings), None),
             seconds=round(time.monotonic() - self._began, 1),
         )
@@ -290,7 +292,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     lines = [
         f"{summary.events_in} events in, {summary.tag_events} tag events out, {summary.dead_letters} dead letters",
         f"Latency from publish to tag: p50 {summary.latency_p50_ms} ms, p99 {summary.latency_p99_ms} ms",
-        f"{summary.listings_per_second} listings per second, at the pace of publishing; {summary.seconds} s in all",
+        f"{summary.listings_per_second} listings per second, published at {summary.published_per_second:g}; "
+        f"{summary.seconds} s in all",
     ]
     if (model := summary.model) is not None:
         lines.append(f"Tagged by {model.base} ({model.quantization}), adapter {model.adapter} {model.version}")

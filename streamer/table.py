@@ -12,7 +12,7 @@ from streamer.tail import Sighting
 from taggen.tag import Tag
 
 GAP = 2
-ADAPTER_WIDTH = 16
+ADAPTER_WIDTH = 14
 LATENCY_WIDTH = 8
 SURE, FAIR = 0.9, 0.7  # confidences, for the colours
 

@@ -57,7 +57,6 @@ class Settings(BaseSettings):
 
     # delivery
     idempotent_producer: bool = True  # off for brokers without it, such as the embedded one
-    linger_ms: Annotated[float, Field(ge=0)] = 5
     max_output_bytes: Annotated[int, Field(ge=4 * KIB)] = 1_000_000  # key and value; the topic's own limit may be lower
     fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
     commit_interval_s: Annotated[float, Field(gt=0)] = 1.0  # repeats after a crash are bounded by it

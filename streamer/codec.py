@@ -25,6 +25,7 @@ from taggen.tag import Evidence, Model, Tag
 CONFLUENT = b"\x00"  # begins the Confluent frame; the schema id follows
 _FRAME = struct.Struct(">cI")
 _MAX_SCHEMA_ID = 2**31 - 1
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one at each call
 _MODEL = "stream.taggen.Model"  # tells fastavro the branch of the union, which it would search for
 
 
@@ -224,7 +225,7 @@ class Codec:
 
 def tag_key(merchant_id: str, product_id: str) -> bytes:
     """The key of a product's tag events: UTF-8 JSON array, compact."""
-    return json.dumps([merchant_id, product_id], ensure_ascii=False, separators=(",", ":")).encode()
+    return _COMPACT.encode([merchant_id, product_id]).encode()
 
 
 def _tag_record(tag: Tag) -> dict[str, Any]:

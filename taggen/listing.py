@@ -17,6 +17,8 @@ MAX_LABEL_CHARS = 1_024  # category and locale, each
 MAX_URLS = 256
 MAX_URL_CHARS = 8_192
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one at each call
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -99,8 +101,7 @@ class Listing:
             self.image_urls,
             self.deleted,
         ]
-        canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def _text(record: Mapping[str, Any], name: str) -> str | None:

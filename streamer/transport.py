@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from faust.sensors.monitor import Monitor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from mode import get_logger
 
 from streamer.errors import OffsetLost
 from streamer.settings import Settings
+from streamer.stream import FAUST_LOGGER
 
-FAUST_LOGGER = get_logger("faust.streamer")  # else mode logs our subclasses' comings and goings under our own names
 YIELD_EVERY = 100  # messages handed over before the event loop gets a turn
 
 
@@ -71,14 +69,28 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
         if self._buffered_bytes < self.max_buffered_bytes:
             self._room.set()
 
+    def on_buffer_drop(self, tp: TP) -> None:
+        """As Faust's: the stream's buffer has emptied to two fifths."""
+        super().on_buffer_drop(tp)
+        self._room.set()
+
     def stop_flow(self) -> None:
         """As Faust's; what is buffered is dropped next, and read again after the rebalance."""
         super().stop_flow()
         self._buffered_bytes = 0
+        self._buffered_partitions.clear()
         self._room.set()
 
+    @property
+    def _full(self) -> bool:
+        """Too many bytes are buffered, or the stream's buffer was found at four fifths and has not emptied since."""
+        return self._buffered_bytes >= self.max_buffered_bytes or bool(self._buffered_partitions)
+
     async def _drain_messages(self, fetcher: Any) -> None:
-        # As in faust.transport.consumer, without the four tasks for each message: see _hand_over.
+        # As in faust.transport.consumer, but Faust races each message against "flow suspended", "stopped" and
+        # "crashed", four tasks for each and half of its cost, since its stream's buffer may be full. We wait here
+        # before it can be.
+        callback = self.callback
         read_offsets = self._read_offset
         handed_over = 0
         try:
@@ -96,14 +108,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
                     if self._n_acked >= self._commit_every:
                         self._n_acked = 0
                         await self.commit()
-                    while self._buffered_bytes >= self.max_buffered_bytes and self.flow_active:
+                    while self._full and self.flow_active:
                         self._room.clear()
                         await self._room.wait()
                     if not self.flow_active:
                         continue  # a rebalance began meanwhile; getmany ends by itself
                     read_offsets[partition] = offset  # before waiting: a rebalance seeks, and must have the last word
                     self._buffered_bytes += len(message.value or b"")
-                    await self._hand_over(message)
+                    await callback(message)
                     handed_over += 1
                     if handed_over % YIELD_EVERY == 0:
                         await asyncio.sleep(0)
@@ -113,17 +125,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
         except asyncio.CancelledError:
             if not self.transport.app.should_stop:
                 raise
-
-    async def _hand_over(self, message: Any) -> None:
-        """Give one message to the stream.
-
-        Faust races every message against "flow suspended", "stopped" and "crashed", which is half of its cost per
-        event. The race matters only when the stream's buffer may be full, and then some partition is paused for it.
-        """
-        if self._buffered_partitions:
-            await self.wait_first(self.callback(message), self.suspend_flow.wait())
-        else:
-            await self.callback(message)
 
     async def _check_gap(self, partition: TP, last: int, offset: int) -> None:
         """Offsets are missing: fine after compaction and transaction markers, not when retention has overtaken us."""
@@ -147,14 +148,3 @@ class Transport(driver.Transport):  # type: ignore[misc]  # faust is untyped
         consumer.fetch_max_wait_ms = self._settings.fetch_max_wait_ms
         consumer.max_buffered_bytes = self._settings.queue_bytes
         return consumer
-
-
-class SilentMonitor(Monitor):  # type: ignore[misc]  # faust is untyped
-    """Faust's Monitor costs 15 to 30 µs an event and keeps what our own metrics have already."""
-
-    logger = FAUST_LOGGER
-
-    def _ignore(self, *_: Any, **__: Any) -> None:
-        pass
-
-    on_message_in = on_stream_event_in = on_stream_event_out = on_message_out = track_tp_end_offset = _ignore

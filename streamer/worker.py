@@ -26,7 +26,8 @@ from streamer.metrics import Metrics
 from streamer.pipeline import Pipeline, Tagger
 from streamer.preflight import preflight
 from streamer.settings import Settings
-from streamer.transport import FAUST_LOGGER, SilentMonitor, Transport
+from streamer.stream import FAUST_LOGGER, RawSchema, SilentMonitor, Stream
+from streamer.transport import Transport
 from streamer.web import WebServer
 from taggen.errors import TaggenError
 
@@ -74,11 +75,10 @@ def build_app(settings: Settings, agent: TaggingAgent) -> App:
         web_enabled=False,
         worker_redirect_stdouts=False,
         monitor=SilentMonitor(),
+        Stream=Stream,
     )
     app.transport = Transport(app.conf.broker_consumer, app, settings)
-    topic = app.topic(
-        *settings.source_topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-    )
+    topic = app.topic(*settings.source_topics, schema=RawSchema())
 
     @app.agent(  # type: ignore[untyped-decorator]
         topic, name="tagging", concurrency=1, supervisor_strategy=CrashingSupervisor

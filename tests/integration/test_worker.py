@@ -62,7 +62,7 @@ async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
     ]
     keys = [f"product-{number - 1 if number % 10 == 9 else number}".encode() for number in range(EVENTS)]
     places = await stage.publish(values, keys)
-    with stage.worker("tests.faulty") as worker:
+    with stage.worker("tests.faulty", queue_bytes=20_000) as worker:  # less than the records of one poll
         found = await stage.outcomes(places)
         for number, place in enumerate(places):
             [outcome] = found[place]
@@ -132,9 +132,9 @@ async def test_two_workers_share_the_partitions_and_one_leaves(stage: Stage) -> 
     and a repeat carries the same event id."""
     await stage.create_topics()
     places = await stage.publish([avro(number) for number in range(EVENTS)])
-    with stage.worker(batch_listings=16) as first:
+    with stage.worker(batch_listings=16, queue_records=100) as first:
         await stage.until_written(200)
-        with stage.worker(batch_listings=16) as second:
+        with stage.worker(batch_listings=16, queue_records=100) as second:
             joined = asyncio.create_task(second.until("batch"))
             while not joined.done():  # there must be something to share whenever it is ready
                 await asyncio.wait({joined}, timeout=0.3)

@@ -1,0 +1,211 @@
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from taggen import corpus, tagger
+from taggen.errors import DeviceError, NonFiniteScores
+from taggen.listing import Listing
+from taggen.tag import Evidence, Tagging
+from taggen.tagger import Tagger
+from tests.tiny import Tiny
+from tests.unit.test_adapter import edit_json
+
+WAYS = [("int8", "float32"), ("int8", "bfloat16"), ("none", "float32"), ("none", "bfloat16")]
+PIECES = [
+    "Nike",
+    "red",
+    "shoe,",
+    "water-proof",
+    "防水",
+    "leather",
+    "男子运动鞋",
+    "<b>soft</b>",
+    "&amp;",
+    "½",
+    "\u0301",
+    "🚀",
+]
+
+
+def random_listings(count: int, random_: random.Random) -> list[Listing]:
+    """Listings of one to some 400 tokens, some of them longer than a window."""
+    return [
+        Listing("m", str(number), 1, " ".join(random_.choices(PIECES, k=random_.choice((1, 2, 5, 12, 40, 100)))))
+        for number in range(count)
+    ]
+
+
+def tag(served: Tagger, listings: Sequence[Listing]) -> list[Tagging]:
+    """Tag in one micro-batch."""
+    return served.tag(served.prepare(listings))
+
+
+@pytest.mark.parametrize(("quantization", "dtype"), WAYS)
+def test_a_tag_depends_on_its_listing_alone(quantization: Any, dtype: str, tiny: Tiny) -> None:
+    """A listing's tags and confidences have the same bits alone and in any batch beside any neighbours."""
+    served = tagger.load(str(tiny.base), tiny.adapter, quantization, dtype, "cpu")
+    random_ = random.Random(dtype + quantization)  # noqa: S311
+    listings = random_listings(40, random_)
+    alone = [tag(served, [listing])[0] for listing in listings]
+    assert sum(len(tagging.tags) for tagging in alone) > 100
+    for size in (40, 3, 7, 13, 25):
+        chosen = random_.sample(range(40), size)
+        assert tag(served, [listings[at] for at in chosen]) == [alone[at] for at in chosen]
+
+
+def test_another_run_gives_the_same_bits(tiny: Tiny) -> None:
+    """Loaded anew and with another number of threads too."""
+    listings = random_listings(10, random.Random(0))  # noqa: S311
+    threads = torch.get_num_threads()
+    runs = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            runs.append(tag(tagger.load(str(tiny.base), tiny.adapter, device="cpu"), listings))
+    finally:
+        torch.set_num_threads(threads)
+    assert runs[0] == runs[1]
+    assert sum(len(tagging.tags) for tagging in runs[0]) > 20
+
+
+def test_nothing_has_no_tags(tiny: Tiny) -> None:
+    """Neither has a listing whose title is mark-up alone, nor a batch without listings."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    assert tag(served, [Listing("m", "p", 1, "<br>")]) == [Tagging((), ())]
+    assert tag(served, []) == []
+
+
+def test_flags_come_through(tiny: Tiny) -> None:
+    """A listing that is not read to its end says so beside its tags."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    description = "㌕" * 20_000  # of four letters each; all one word
+    whole, cut = tag(served, [Listing("m", "p", 1, "red"), Listing("m", "p", 1, "red", description=description)])
+    assert (whole.flags, cut.flags) == ((), ("text_truncated",))
+
+
+@pytest.mark.parametrize("quantization", ["int8", "none"])
+def test_scores_that_are_not_finite_are_no_tags(quantization: Any, tiny: Tiny) -> None:
+    """A model that answers NaN raises; softmax would make a tag of it."""
+    served = tagger.load(str(tiny.base), tiny.adapter, quantization, device="cpu")
+    served._model.encoder.encoder.layer[1].output.LayerNorm.weight[5] = float("nan")
+    with pytest.raises(NonFiniteScores):
+        tag(served, [Listing("m", "p", 1, "red shoe")])
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), DeviceError),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceError),
+        (RuntimeError("shapes cannot be multiplied"), RuntimeError),
+    ],
+)
+def test_a_failing_device_is_told_from_a_failing_model(raised: Exception, expected: type, tiny: Tiny) -> None:
+    """Memory and lost devices are nobody's fault; anything else comes through as it is."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    served._model.encoder.register_forward_hook(fail)
+    with pytest.raises(expected) as caught:
+        tag(served, [Listing("m", "p", 1, "red shoe")])
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "teapot"])
+def test_a_device_that_is_not_there_stops_the_start(device: str, tiny: Tiny) -> None:
+    """In one line that names it."""
+    with pytest.raises(DeviceError, match=f"device {device} cannot be used: ") as caught:
+        tagger.load(str(tiny.base), tiny.adapter, device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_is_of_all_that_decides_the_tags(tiny: Tiny, tmp_path: Path) -> None:
+    """Quantisation, compute dtype and a threshold in the card change it; a generation does not."""
+
+    def fingerprint(
+        quantization: Any = "int8", dtype: str = "float32", adapter: Path = tiny.adapter, **more: Any
+    ) -> str:
+        return tagger.load(str(tiny.base), adapter, quantization, dtype, "cpu", **more).model.fingerprint
+
+    other = Path(shutil.copytree(tiny.adapter, tmp_path / "adapter"))
+    edit_json(other / "tagger.json", tags=[{"name": str(n), "kind": "function", "threshold": 0.1} for n in range(5)])
+    different = [fingerprint(), fingerprint("none"), fingerprint(dtype="bfloat16"), fingerprint(adapter=other)]
+    assert len(set(different)) == 4
+    assert fingerprint(generation=7) == different[0]
+
+
+def test_the_model_names_what_serves(tiny: Tiny) -> None:
+    """Base, adapter and the settings that were asked for."""
+    model = tagger.load(str(tiny.base), tiny.adapter, "none", "bfloat16", "cpu", generation=4).model
+    assert (model.base, model.adapter, model.version) == (str(tiny.base), "tiny-0", "1")
+    assert (model.generation, model.quantization, model.compute_dtype) == (4, "none", "bfloat16")
+    assert model.numerics_class.endswith(f"torch-{torch.__version__}")
+
+
+@pytest.fixture(scope="module")
+def int8() -> Tagger:
+    """The embedded base with the adapter that ships, as it is served unless something else is asked for."""
+    return tagger.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Tagger:
+    """The same without quantisation."""
+    return tagger.load(quantization="none", device="cpu")
+
+
+@pytest.mark.parametrize("fixture", ["int8", "plain"])
+def test_so_it_is_in_the_real_model(fixture: str, request: pytest.FixtureRequest) -> None:
+    """Held-out listings have the same bits alone and together, also in the real model."""
+    served = request.getfixturevalue(fixture)
+    listings = [item.listing for item in corpus.held_out()[::5]]
+    together = tag(served, listings)
+    assert together == [tag(served, [listing])[0] for listing in listings]
+    assert sum(len(tagging.tags) for tagging in together) > 50
+
+
+def test_the_nike_listing_comes_out_right(int8: Tagger) -> None:
+    """Each of its tags, with the words that carry it."""
+    title = "Nike Air Force 1 Low 07 男子运动鞋"
+    description = title + ",采用皮革材质,耐磨防水,适合日常休闲和运动场景。"
+    (tagging,) = tag(int8, [Listing("m", "p", 1, title, description=description)])
+    found = {(tag_.name, tag_.value): tag_.evidence for tag_ in tagging.tags}
+    assert found.keys() >= {
+        ("brand", "Nike"),
+        ("product_type", "运动鞋"),
+        ("material", "皮革"),
+        ("function", "耐磨"),
+        ("function", "防水"),
+        ("occasion", "日常休闲"),
+        ("occasion", "运动"),
+        ("audience", "男子"),
+    }
+    assert found["brand", "Nike"] == (Evidence("title", 0, 4), Evidence("description", 0, 4))
+    for (_, value), places in found.items():
+        texts = {"title": title, "description": description}
+        assert [texts[place.field][place.start : place.end] for place in places] == [value] * len(places)
+    assert found["occasion", "运动"][0].start > description.index("休闲")
+
+
+def test_int8_gives_the_tags_of_the_unquantised_model(int8: Tagger, plain: Tagger) -> None:
+    """Tag by tag and place by place over the held-out listings: the share of all mentions that both find."""
+    listings = [item.listing for item in corpus.held_out()]
+    found = [
+        {
+            (at, tag_.name, evidence)
+            for at, tagging in enumerate(tag(served, listings))
+            for tag_ in tagging.tags
+            for evidence in tag_.evidence
+        }
+        for served in (int8, plain)
+    ]
+    agreement = len(found[0] & found[1]) / len(found[0] | found[1])
+    print(f"int8 and unquantised agree on {100 * agreement:.1f} % of {len(found[0] | found[1])} mentions")
+    assert agreement >= 0.93

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from taggen import adapter, windows
@@ -101,7 +102,8 @@ def save(model: nn.Module, card: Card, folder: Path) -> None:
         (folder / adapter.CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         # Half the bytes, for differences far below those of 8-bit layers.
         tensors = load_file(Path(draft) / adapter.TENSORS)
-        save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, folder / adapter.TENSORS)
+        halved = save_tensors({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()})
+        (folder / adapter.TENSORS).write_bytes(halved)  # save_file() would hide it from everybody but its owner
         (folder / adapter.TENSORS).chmod(0o644)  # safetensors makes files that nobody else may read
     card.write(folder)
 

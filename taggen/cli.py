@@ -93,10 +93,11 @@ def tag(
 
 
 def _listings(lines: BinaryIO) -> Iterator[Listing]:
+    name = getattr(lines, "name", "<stdin>")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"{lines.name}:{number}"
+        where = f"{name}:{number}"
         try:
             record = json.loads(line)
             if not isinstance(record, dict):

@@ -11,6 +11,8 @@ RULES = 2  # goes into the tagger's fingerprint: grows with every change of what
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
+_INCHES = "\"'”’"  # and feet: directly behind a digit they are part of the value (27"), as is a plus (S10+, 6+)
+
 
 def tags(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType]) -> tuple[Tag, ...]:
     """The tags of one listing.
@@ -52,9 +54,13 @@ def _locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
     field = prepared.fields[prepared.sources[span.first]]
     start, end = prepared.starts[span.first], prepared.ends[span.last - 1]
     words = field.clean.text[start:end]
-    start += len(words) - len(words.lstrip(_EDGES))
-    end -= len(words) - len(words.rstrip(_EDGES))
-    if start >= end:
+    inner = words.rstrip(_EDGES)
+    if not inner:
         return None
+    behind = words[len(inner) : len(inner) + 1]
+    if behind and ((behind in _INCHES and inner[-1].isdigit()) or behind == "+"):
+        inner += behind
+    start += len(words) - len(words.lstrip(_EDGES))
+    end -= len(words) - len(inner)
     value, raw_start, raw_end = field.clean.locate(start, end)
     return value, Evidence(field.name, raw_start, raw_end)

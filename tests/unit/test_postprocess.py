@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,17 @@ def test_punctuation_at_the_edges_is_not_evidence() -> None:
     listing = Listing("m", "p", 1, '"red-shoe" !')
     (tag,) = tags_of(listing, Span(1, 0, 5, 0.9), Span(2, 5, 6, 0.9))
     assert (tag.value, tag.evidence) == ("red-shoe", (Evidence("title", 1, 9),))
+
+
+@pytest.mark.parametrize(
+    ("title", "value"),
+    [('27" ,', '27"'), ("6'.", "6'"), ("6+ (", "6+"), ("'S10+'", "S10+"), ("'red'", "red"), ('"', None)],
+)
+def test_inches_and_a_plus_are_part_of_a_value(title: str, value: str | None) -> None:
+    """Directly behind it; a quotation's end is not."""
+    prepared = prepare(Listing("m", "p", 1, title))
+    tags = postprocess.tags(prepared, [Span(1, 0, len(prepared.ids), 0.9)], TAG_SET)
+    assert [tag.value for tag in tags] == ([value] if value else [])
 
 
 def test_one_place_is_one_evidence() -> None:

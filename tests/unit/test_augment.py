@@ -1,0 +1,61 @@
+import random
+from collections import Counter, defaultdict
+
+from taggen import corpus
+from taggen.augment import Augmenter
+
+
+def language(item: corpus.Labelled) -> str:
+    """The language of a listing's locale."""
+    return (item.listing.locale or "en").partition("-")[0]
+
+
+def test_spans_cut_the_swapped_values() -> None:
+    """Every span of every variation cuts a value that somewhere is marked with the same tag in the same language."""
+    items = [item for path in corpus.train_files()[:3] for item in corpus.read(path)]
+    values = defaultdict(set)
+    for item in items:
+        for span in item.spans:
+            values[language(item), span.tag].add(item.text(span.field)[span.start : span.end].casefold())
+    augmenter = Augmenter(items)
+    random_ = random.Random(0)  # noqa: S311
+    changed: Counter[str] = Counter()
+    for item in items:
+        varied = augmenter.vary(item, random_)
+        assert varied.listing.title
+        assert varied.listing.attributes.keys() <= item.listing.attributes.keys()
+        for span in varied.spans:
+            value = varied.text(span.field)[span.start : span.end]
+            assert value.casefold() in values[language(item), span.tag]
+        before = Counter(span.tag for span in item.spans if span.field == "title")
+        assert before == Counter(span.tag for span in varied.spans if span.field == "title")
+        changed["title"] += varied.listing.title != item.listing.title
+        changed["description"] += varied.listing.description is None and item.listing.description is not None
+        changed["attributes"] += varied.listing.attributes.keys() < item.listing.attributes.keys()
+    assert all(len(items) / 20 < count < len(items) for count in changed.values()), changed
+
+
+def test_one_value_is_swapped_for_one_other() -> None:
+    """A brand that stands in title and description stays one brand."""
+    listing = corpus.Listing("m", "p", 1, "Nike shoe", description="Nike", locale="en-US")
+    spans = (corpus.Span("title", 0, 4, "brand"), corpus.Span("description", 0, 4, "brand"))
+    other = corpus.Labelled(
+        corpus.Listing("m", "q", 1, "Fjällräven", locale="en"), (corpus.Span("title", 0, 10, "brand"),)
+    )
+    augmenter = Augmenter([corpus.Labelled(listing, spans), other])
+    seen = set()
+    for seed in range(60):
+        varied = augmenter.vary(corpus.Labelled(listing, spans), random.Random(seed))  # noqa: S311
+        values = {varied.text(span.field)[span.start : span.end] for span in varied.spans}
+        assert len(values) == 1
+        assert varied.listing.title.split()[0] in values
+        seen |= values
+    assert {"Nike", "Fjällräven", "NIKE"} <= seen
+
+
+def test_a_seed_gives_the_same_variation() -> None:
+    """Whatever the order that sets of strings have in a process."""
+    items = corpus.held_out()
+    augmenter = Augmenter(items)
+    first, second = ([augmenter.vary(item, random.Random(7)) for item in items] for _ in range(2))  # noqa: S311
+    assert first == second

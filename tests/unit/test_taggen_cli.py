@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from taggen import cli, tagger
+from taggen.listing import Listing
+from tests.tiny import Tiny
+
+LINES = [
+    {
+        "title": "Nike red shoe",
+        "product_id": "a",
+        "description": "防水 <b>leather</b>",
+        "attributes": {"Colour": "Red"},
+    },
+    {"title": "blue cotton jacket for women and men"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    """The commands set torch's threads for their process, which here is everybody's."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(*arguments: object, lines: bytes = b"") -> Result:
+    """Run `taggen` in this process."""
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], input=lines)
+
+
+def tag(tiny: Tiny, lines: bytes) -> Result:
+    """Run `taggen tag -` with the tiny model."""
+    return run("tag", "-", "--base-model", tiny.base, "--adapter", tiny.adapter, "--threads", 1, lines=lines)
+
+
+def jsonl(*records: object) -> bytes:
+    """JSON lines, with an empty one between."""
+    return "\n\n".join(json.dumps(record, ensure_ascii=False) for record in records).encode()
+
+
+def test_listings_go_in_and_tags_come_out(tiny: Tiny) -> None:
+    """A line for each, in order, as the tagger gives them, with what served them; a line's number stands for an id."""
+    result = tag(tiny, jsonl(*LINES))
+    assert result.exit_code == 0, result.stderr
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["product_id"], second["product_id"]) == ("a", "3")
+    served = tagger.load(str(tiny.base), tiny.adapter)
+    listing = Listing("-", "a", 0, "Nike red shoe", description="防水 <b>leather</b>", attributes={"Colour": "Red"})
+    (tagging,) = served.tag(served.prepare([listing]))
+    assert [(tag_["value"], tag_["confidence"]) for tag_ in first["tags"]] == [
+        (tag_.value, tag_.confidence) for tag_ in tagging.tags
+    ]
+    assert first["tags"][0].keys() == {"name", "value", "normalized", "confidence", "kind", "evidence"}
+    assert first["tags"][0]["evidence"][0].keys() == {"field", "start", "end"}
+    assert first["model"] == second["model"]
+    assert first["model"]["fingerprint"] == served.model.fingerprint
+
+
+def test_a_file_reads_as_standard_input_does(tiny: Tiny, tmp_path: Path) -> None:
+    """And a missing one is named."""
+    (tmp_path / "in.jsonl").write_bytes(jsonl(*LINES))
+    options = ("--base-model", tiny.base, "--adapter", tiny.adapter)
+    assert run("tag", tmp_path / "in.jsonl", *options).stdout == tag(tiny, jsonl(*LINES)).stdout
+    absent = run("tag", tmp_path / "absent.jsonl", *options)
+    assert absent.exit_code == 2
+    assert "absent.jsonl" in absent.stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "Expecting property name"),
+        (b"[1]", "not a JSON object"),
+        (b'{"title": ""}', "title: missing"),
+        (b'{"title": "x", "product_id": 7}', "product_id: not a string"),
+        (b'{"title": "\xff"}', "can't decode byte"),
+        (b'{"title": "\\ud800"}', "title: not valid Unicode"),
+        (b"[" * 100_000, "recursion"),
+    ],
+)
+def test_a_bad_line_ends_the_run_with_its_number(line: bytes, message: str, tiny: Tiny) -> None:
+    """Exit code 2, one line on standard error, no traceback."""
+    result = tag(tiny, jsonl(LINES[0]) + b"\n" * 2 + line + b"\n" + jsonl(LINES[1]))
+    assert result.exit_code == 2
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("error: <stdin>:3: ")
+    assert message in error
+
+
+def test_a_base_or_adapter_that_cannot_be_had_is_one_line(tiny: Tiny, tmp_path: Path) -> None:
+    """Exit code 1: the data are not to blame."""
+    for options in (("--adapter", tmp_path), ("--base-model", tmp_path, "--adapter", tiny.adapter)):
+        result = run("tag", "-", *options, lines=jsonl(*LINES))
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: ")
+        assert str(tmp_path) in result.stderr
+        assert result.stdout == ""
+
+
+def test_an_adapter_is_trained_scored_and_served(tiny: Tiny, tmp_path: Path) -> None:
+    """`taggen train` leaves a folder that `taggen tag` serves; its card says what it is made of and how it scores."""
+    rows = [
+        {"id": str(n), "merchant_id": "m", "title": "<brand>Nike</brand> <color>red</color> shoe", "locale": "en"}
+        for n in range(4)
+    ]
+    (tmp_path / "data.jsonl").write_bytes(jsonl(*rows))
+    out = tmp_path / "mine"
+    options = ("--epochs", 1, "--rank", 4, "--threads", 1, "--name", "mine", "--merchant", "m-7")
+    result = run("train", tmp_path / "data.jsonl", "--out", out, "--base-model", tiny.base, *options)
+    assert result.exit_code == 0, result.stderr
+    card = json.loads((out / "tagger.json").read_text())
+    assert (card["name"], card["merchant"], card["training"]["listings"]) == ("mine", "m-7", 4)
+    assert card["training"]["files"].keys() == {"data.jsonl"}
+    assert {"all", "en", "zh"} <= card["scores"].keys()
+    assert card["scores"]["all"]["micro"]["marked"] > 900
+    served = run("tag", "-", "--base-model", tiny.base, "--adapter", out, lines=jsonl(*LINES))
+    assert json.loads(served.stdout.splitlines()[0])["model"]["adapter"] == "mine"
+
+
+def test_data_that_cannot_be_read_stop_the_training(tiny: Tiny, tmp_path: Path) -> None:
+    """Before it begins, with file and line."""
+    (tmp_path / "data.jsonl").write_text('{"id": "1", "merchant_id": "m", "title": "<brand>Nike"}')
+    result = run("train", tmp_path / "data.jsonl", "--out", tmp_path / "mine", "--base-model", tiny.base)
+    assert result.exit_code == 2
+    assert "data.jsonl:1: title: <brand> is not closed" in result.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("command", [(), ("tag",), ("train",)])
+def test_help_reads_well(command: tuple[str, ...]) -> None:
+    """Each command says what it does and names its options, without loading a model."""
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    expected = "--adapter" if command == ("tag",) else "--out" if command else "train"
+    assert expected in result.stdout

@@ -1,10 +1,11 @@
+import time
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taggen.listing import Listing
+from taggen.listing import MAX_TEXT_CHARS, Listing
 from taggen.text import MAX_CLEAN_CHARS, CleanText, clean, fields
 
 _PIECES = (
@@ -90,3 +91,15 @@ def test_nfkc_matches_unicodedata_on_plain_text() -> None:
     """Segment-wise NFKC equals NFKC of the whole for text without mark-up."""
     raw = "KAFKA ½ ﬁne 男子运动鞋,㎏ 각 café Ω"
     assert clean(raw) == unicodedata.normalize("NFKC", raw)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<!--", "<script>", "<style>x", "</script ", "<p ", "<a", "&#", "\u0301\u0323", "  ", "\u200b", "<b>", "ﷺ"],
+)
+def test_hostile_text_of_the_largest_size_is_read_in_time(piece: str) -> None:
+    """Nothing repeated makes a listing's cleaning quadratic: a second at most, not minutes."""
+    raw = "a" + piece * (MAX_TEXT_CHARS // len(piece))
+    started = time.process_time()
+    CleanText(raw)
+    assert time.process_time() - started < 2

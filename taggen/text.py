@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from taggen.listing import Listing
 
-MAX_CLEAN_CHARS = 65_536  # of one field; some characters become 18 under NFKC, so the input's bound is not enough
+MAX_CLEAN_CHARS = 65_536  # of one listing; some characters become 18 under NFKC, so the input's bound is not enough
+MAX_LABEL_CHARS = 128  # of an attribute's key: it is context only
+_MIN_FIELD_CHARS = 64  # more than any segment becomes that is not cut
 
 _BLOCK_TAGS = (
     "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|fieldset|figure|footer|form|h[1-6]|header|hr|"
@@ -69,23 +71,29 @@ _SPECIAL = re.compile(
 class CleanText:
     """A cleaned field: `text`, and the way back from its offsets to the original's.
 
-    `truncated` says that the original was longer than what is read.
+    At most `limit` characters are read; `truncated` says that there were more.
     """
 
     __slots__ = ("_plain", "_raw_ends", "_raw_starts", "_starts", "text", "truncated")
 
-    def __init__(self, raw: str) -> None:
+    def __init__(self, raw: str, limit: int = MAX_CLEAN_CHARS) -> None:
         self._starts: list[int] = []  # of each segment, in the clean text
         self._raw_starts: list[int] = []
         self._raw_ends: list[int] = []
         self._plain: list[bool] = []  # one to one with the original, character by character
         parts: list[str] = []
         length = 0
+        self.truncated = False
         after_blank = True  # a blank here would be leading or doubled
         for segment_start, end, segment, plain in _segments(raw):
             start, text = segment_start, segment
             if after_blank and text.startswith(" "):
                 start, text = start + plain, text[1:]
+            if length + len(text) > limit:
+                self.truncated = True
+                if not plain:  # half a segment could not be cut out of the original
+                    break
+                text = text[: limit - length]
             if not text:
                 continue
             self._starts.append(length)
@@ -95,11 +103,9 @@ class CleanText:
             parts.append(text)
             length += len(text)
             after_blank = text.endswith(" ")
-            if length > MAX_CLEAN_CHARS:
+            if self.truncated:
                 break
-        whole = "".join(parts)
-        self.truncated = length > MAX_CLEAN_CHARS
-        self.text = whole[:MAX_CLEAN_CHARS].rstrip(" ")
+        self.text = "".join(parts).rstrip(" ")
 
     def locate(self, start: int, end: int) -> tuple[str, int, int]:
         """The value and its place in the original for clean offsets `start` < `end`.
@@ -170,9 +176,16 @@ class Field:
 
 def fields(listing: Listing) -> list[Field]:
     """The fields that are read, in the model's order; empty ones are left out."""
-    found = [Field("title", "", CleanText(listing.title))]
+    originals = [("title", "", listing.title)]
     for key, value in listing.attributes.items():
-        found.append(Field(f"attributes.{key}", f"{clean(key)}: ", CleanText(value)))
+        originals.append((f"attributes.{key}", f"{CleanText(key, MAX_LABEL_CHARS).text}: ", value))
     if listing.description:
-        found.append(Field("description", "", CleanText(listing.description)))
-    return [field for field in found if field.clean.text]
+        originals.append(("description", "", listing.description))
+    found = []
+    room = MAX_CLEAN_CHARS
+    for name, label, raw in originals:
+        cleaned = CleanText(raw, max(room, _MIN_FIELD_CHARS))  # without room left it still is there, and truncated
+        if cleaned.text:
+            found.append(Field(name, label, cleaned))
+            room -= len(label) + len(cleaned.text)
+    return found

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taggen.listing import MAX_TEXT_CHARS, Listing
-from taggen.text import MAX_CLEAN_CHARS, CleanText, clean, fields
+from taggen.text import MAX_CLEAN_CHARS, MAX_LABEL_CHARS, CleanText, clean, fields
 
 _PIECES = (
     "防水 , 、 K ½ A4 ﷺ 각 ㎏ ﬁ ¨ 👩\u200d🚀 e\u0301 \u0301 \u1100\u1161\u11a8 \u200b \u00ad & < > "
@@ -51,6 +51,18 @@ def test_a_span_cut_from_the_original_cleans_to_its_value(raw: str, data: st.Dat
     value, raw_start, raw_end = text.locate(start, end)
     assert clean(raw[raw_start:raw_end]) == value
     assert text.text[start:end] in value
+
+
+@given(HOSTILE, st.integers(1, 30))
+def test_what_is_cut_at_a_limit_still_finds_its_way(raw: str, limit: int) -> None:
+    """The last words before a limit cut themselves out of the original like all others."""
+    text = CleanText(raw, limit)
+    assert len(text.text) <= limit
+    assert clean(raw).startswith(text.text)
+    assert text.truncated or text.text == clean(raw)
+    if text.text:
+        value, start, end = text.locate(0, len(text.text))
+        assert clean(raw[start:end]) == value == text.text
 
 
 @given(HOSTILE)
@@ -103,3 +115,13 @@ def test_hostile_text_of_the_largest_size_is_read_in_time(piece: str) -> None:
     started = time.process_time()
     CleanText(raw)
     assert time.process_time() - started < 2
+
+
+def test_a_listing_that_explodes_under_nfkc_is_bounded() -> None:
+    """All its fields together are; those behind the bound say that they are not read to their end."""
+    attributes = {"\ufdfa" * 500 + str(number): "\ufdfa" * 500 for number in range(250)}
+    listing = Listing("m", "p", 1, "Shoe", description="\ufdfa" * 9, attributes=attributes)
+    found = fields(listing)
+    assert sum(len(field.text) for field in found) < MAX_CLEAN_CHARS + 251 * (MAX_LABEL_CHARS + 3 + 64)
+    assert not found[0].clean.truncated
+    assert all(field.clean.truncated for field in found[100:])

@@ -3,6 +3,7 @@ from collections import Counter, defaultdict
 
 from taggen import corpus
 from taggen.augment import Augmenter
+from taggen.listing import Listing
 
 
 def language(item: corpus.Labelled) -> str:
@@ -37,11 +38,9 @@ def test_spans_cut_the_swapped_values() -> None:
 
 def test_one_value_is_swapped_for_one_other() -> None:
     """A brand that stands in title and description stays one brand."""
-    listing = corpus.Listing("m", "p", 1, "Nike shoe", description="Nike", locale="en-US")
+    listing = Listing("m", "p", 1, "Nike shoe", description="Nike", locale="en-US")
     spans = (corpus.Span("title", 0, 4, "brand"), corpus.Span("description", 0, 4, "brand"))
-    other = corpus.Labelled(
-        corpus.Listing("m", "q", 1, "Fjällräven", locale="en"), (corpus.Span("title", 0, 10, "brand"),)
-    )
+    other = corpus.Labelled(Listing("m", "q", 1, "Fjällräven", locale="en"), (corpus.Span("title", 0, 10, "brand"),))
     augmenter = Augmenter([corpus.Labelled(listing, spans), other])
     seen = set()
     for seed in range(60):

@@ -39,6 +39,8 @@ class Stream(faust.Stream):  # type: ignore[misc]  # faust is untyped
                 message.tracked = True
                 track(message)
                 yield event
+        except StopAsyncIteration:
+            return  # thrown into the queue when the agent is stopped
         finally:
             self._channel_stop_iteration(self.channel)
 

@@ -10,8 +10,10 @@ import os
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # CPU time by step, on one thread
 
+import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +36,10 @@ from taggen.listing import Listing
 from taggen.tagger import Tagger, default_adapter
 from taggen.windows import Prepared
 
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here needs
+
 AIM = 0.5  # of the matrix peak
+SAME = 1e-3  # how far onnxruntime's scores may be from torch's; they go up to about 10
 PEAK_ROWS = 2_048  # tokens of a matrix product: more than a micro-batch has of one length
 Batch = tuple[Tensor, Tensor]  # ids and mask, [rows, tokens] each
 Results = dict[str, Any]
@@ -123,22 +128,22 @@ class Onnx:
         base = load_base("embedded")
         for name, (a, b) in read.updates().items():
             base.encoder.get_submodule(name).weight.data += (a @ b).T
-        model = TaggerModel(base.encoder, base.hidden_size, label_count(len(read.card.tags)))
-        weight, bias = read.head()
-        model.head.weight.data, model.head.bias.data = weight, bias
+        model = TaggerModel(base.encoder, base.hidden_size, label_count(len(read.card.tags))).eval()
+        model.head.weight.data, model.head.bias.data = read.head()
         ids = torch.randint(4, 1000, (3, 24))
-        mask = torch.ones_like(ids, dtype=torch.bool)
-        mask[0, 20:] = False
+        self._rows = ids, torch.arange(24) < torch.tensor([[20], [23], [24]])
         rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", max=windows.WINDOW_TOKENS)
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
+            self._scores = model(*self._rows)
             torch.onnx.export(
-                model.eval(),
-                (ids, mask),
+                model,
+                self._rows,
                 self._path,
                 input_names=["ids", "mask"],
                 output_names=["scores"],
                 dynamic_shapes=({0: rows, 1: tokens}, {0: rows, 1: tokens}),
                 dynamo=True,
+                optimize=False,  # onnxruntime does it, as fast and in less time
                 verbose=False,
             )
 
@@ -150,7 +155,12 @@ class Onnx:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
-        return lambda batch: session.run(["scores"], {"ids": batch[0].numpy(), "mask": batch[1].numpy()})[0]
+
+        def call(batch: Batch) -> Any:
+            return session.run(["scores"], {"ids": batch[0].numpy(), "mask": batch[1].numpy()})[0]
+
+        torch.testing.assert_close(torch.from_numpy(call(self._rows)), self._scores, rtol=0, atol=SAME)
+        return call
 
 
 def run_onnx(call: Callable[[Batch], Any], rows: Sequence[Batch], rounds: int) -> list[float]:

@@ -1,0 +1,42 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def quick(name: str) -> Any:
+    """What a benchmark prints with --quick --json."""
+    command = [sys.executable, BENCHMARKS / name, "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def assert_positive(figures: dict[str, Any]) -> None:
+    """Each is a median above zero with its spread."""
+    for name, figure in figures.items():
+        assert 0 < figure["low"] <= figure["median"] <= figure["high"], name
+
+
+def test_stream() -> None:
+    """The figures that the README quotes: each consumer's cost, where the worker's goes, the ratio to Faust."""
+    result = quick("stream.py")
+    assert list(result["consumers"]) == ["worker", "faust", "in-out", "in"]
+    for figures in result["consumers"].values():
+        assert_positive({name: figures[name] for name in ("cpu_us", "events_s")})
+    assert result["split_us"].keys() == {"decode", "prepare", "tag", "encode", "produce", "consume"}
+    assert_positive({"ratio": result["worker_to_faust"]})
+
+
+def test_tagging() -> None:
+    """The figures that the README quotes: rates beside onnxruntime's and the peak, and the cost around the model."""
+    result = quick("tagging.py")
+    assert list(result["models"]) == ["int8 float32, 1", "onnxruntime float32, 1"]
+    for figures in result["models"].values():
+        assert_positive(figures)
+    steps = result["outside_us"]
+    assert_positive({step: steps[step] for step in ("decode", "text", "tokenise", "read", "post-process", "encode")})
+    assert 0 <= result["padding"] < 1

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from taggen.errors import AdapterError
 from taggen.head import label_count
-from taggen.tag import Kind
+from taggen.tag import TAG_NAME, Kind
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -107,7 +107,7 @@ class Card:
         if not names or len(set(names)) != len(names) or len(names) > 512:
             raise AdapterError(f"{CARD}: the tag set must hold 1 to 512 different tags")
         for tag in self.tags:
-            if not isinstance(tag.name, str) or not re.fullmatch(r"\w[\w .-]{0,63}", tag.name):
+            if not isinstance(tag.name, str) or not TAG_NAME.fullmatch(tag.name):
                 raise AdapterError(f"{CARD}: tag name {tag.name!r}")
             if tag.kind not in get_args(Kind):
                 raise AdapterError(f"{CARD}: tag {tag.name}: kind {tag.kind!r}")

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from rich.table import Table
 
 from taggen.errors import CorpusError, InvalidListing, TaggenError
 from taggen.listing import Listing
+
+if TYPE_CHECKING:
+    from taggen.corpus import Report
 
 app = typer.Typer(
     help="Tag marketplace listings with a quantised encoder and a LoRA adapter; no Kafka needed.",
@@ -135,13 +138,14 @@ def train(
     torch.set_num_threads(threads)
     with _one_line_errors():
         files = data or corpus.train_files()
-        labelled = [item for path in files for item in corpus.read(path)]
+        labelled, report = corpus.read_any(files)
+        _print_doubts(report)
         if oa_mine is not None:
-            labelled += corpus.read_target_scores(oa_mine, corpus.OA_MINE)
+            labelled += corpus.read_any(oa_mine, corpus.OA_MINE)[0]
             files = [*files, oa_mine]
         base = load_base(base_model)
         settings = training.Settings(epochs=epochs, learning_rate=learning_rate, rank=rank, alpha=2 * rank, seed=seed)
-        tag_set = tuple(adapters.TagType(tag, kind) for tag, kind in corpus.TAGS.items())
+        tag_set = tuple(adapters.TagType(tag, kind) for tag, kind in corpus.tag_set(labelled).items())
         started = time.monotonic()
         with _progress() as bar:
             task = bar.add_task("training", total=None, loss="")
@@ -165,6 +169,23 @@ def train(
         scores = evaluate.by_language(held_out, taggings)
         replace(card, scores=evaluate.card(scores)).write(out)
     _print_scores(scores, f"{name} {version}: mentions found in listings never seen, int8")
+
+
+def _print_doubts(report: "Report") -> None:
+    """Say on standard error which values of the data were not found in one exact place."""
+    if not report.findings:
+        return
+    for finding in report.findings[:20]:
+        _errors.print(
+            f"{finding.where}: {finding.tag} {finding.value!r}: {finding.doubt}", soft_wrap=True, markup=False
+        )
+    if len(report.findings) > 20:
+        _errors.print("...")
+    counts = ", ".join(f"{count} {doubt}" for doubt, count in report.doubts.items())
+    _errors.print(
+        f"{len(report.findings)} values in {report.listings} listings without one exact place: {counts}. "
+        "The first of several places is marked, missing ones are left out."
+    )
 
 
 def _progress() -> Progress:

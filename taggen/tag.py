@@ -1,9 +1,12 @@
 """Tags: what comes out for a listing, each with the words that carry it."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["attribute", "function", "occasion"]
+
+TAG_NAME = re.compile(r"\w[\w .()/&'+%-]{0,63}")  # such as AE-110k's "Back / Side Material"
 
 
 @dataclass(frozen=True, slots=True)

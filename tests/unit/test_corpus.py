@@ -86,28 +86,151 @@ def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
 
 
 def test_target_scores_are_found_in_the_title(file: Callable[..., Path]) -> None:
-    """A value is marked where its words first stand whole; the longer of two wins; other attributes are left out."""
-    title = "Redskin Red Wing red, dark red boots 2-pack"
-    scores = {
-        "Color": {"red": 1, "dark red": 1},
-        "Brand": {"Red Wing": 1},
-        "Boot shaft": {"2": 1},
-        "Pack size": {"9": 1},
-    }
-    (item,) = corpus.read_target_scores(file({"input": title, "target_scores": scores}), OA_MINE)
+    """A value is marked where its words stand whole; the longer of two chooses first; unmapped names are left out."""
+    title = "Redskin Red Wing red, dark red boots 2-pack 红色Red"
+    scores = {"Color": {"red": 1, "dark red": 1}, "Brand": {"Red Wing": 1}, "Boot shaft": {"2": 1}}
+    (item,), report = corpus.read_any(file({"input": title, "target_scores": scores, "category": "Shoes"}), OA_MINE)
     assert item.partial
-    marked = [(title[span.start : span.end], span.tag, span.start) for span in item.spans]
-    assert marked == [("Red Wing", "brand", 8), ("red", "color", 17), ("dark red", "color", 22)]
+    assert item.listing.category == "Shoes"
+    assert [(title[span.start : span.end], span.tag, span.start) for span in item.spans] == [
+        ("Red Wing", "brand", 8),
+        ("red", "color", 17),
+        ("dark red", "color", 22),
+    ]
+    assert report.marks == {"brand": 1, "color": 2}
+    assert report.findings == []
+
+
+def test_values_without_one_exact_place_are_reported(file: Callable[..., Path]) -> None:
+    """With file, line, tag and value: the first of several places is marked, a missing value is not."""
+    title = "Women's cap with Letters for women's heads, 2.5 oz, navy红"
+    scores = {
+        "Gender": {"omen": 1, "women": 1},
+        "Head": ["heads"],
+        "Pattern": {"Letter": 1},
+        "Weight": {"5 oz": 1},
+        "Brand": {"n/a": 1},
+        "Color": {"NAVY": 1, "红": 1},
+        "Owner": {"'s": 1},
+    }
+    path = file("", {"input": title, "target_scores": scores})
+    (item,), report = corpus.read_any(path)
+    assert not item.partial
+    assert [(title[span.start : span.end], span.tag) for span in item.spans] == [
+        ("'s", "Owner"),
+        ("Letter", "Pattern"),
+        ("women", "Gender"),
+        ("heads", "Head"),
+        ("navy", "Color"),
+        ("红", "Color"),
+    ]
+    assert [finding.where for finding in report.findings] == [f"{path}:2"] * len(report.findings)
+    assert {(finding.tag, finding.value, finding.doubt) for finding in report.findings} == {
+        ("Pattern", "Letter", "inside a longer word"),
+        ("Gender", "omen", "missing"),
+        ("Weight", "5 oz", "missing"),
+        ("Color", "NAVY", "other case"),
+        ("Owner", "'s", "several places"),
+    }
+    assert report.absent == 1
+    assert report.doubts["missing"] == 2
+
+
+def test_offsets_and_labels_are_read(file: Callable[..., Path]) -> None:
+    """In every field, under both names for a tag; labels of the listing as a whole come along."""
+    row = {
+        "title": "Nike 红鞋",
+        "attributes": {"Colour": "Red"},
+        "spans": [
+            {"field": "attributes.Colour", "start": 0, "end": 3, "tag": "color"},
+            {"start": 5, "end": 6, "label": "color", "text": "红"},
+            {"start": 0, "end": 4, "tag": "brand"},
+        ],
+        "labels": {"audience": ["women", "men"], "category": "shoes"},
+    }
+    (item,), report = corpus.read_any(file(row))
+    assert item.spans == (
+        Span("attributes.Colour", 0, 3, "color"),
+        Span("title", 0, 4, "brand"),
+        Span("title", 5, 6, "color"),
+    )
+    assert item.labels == {"audience": ("women", "men"), "category": ("shoes",)}
+    assert (item.listing.merchant_id, item.listing.product_id) == ("-", "1")
+    assert report.listings == 1
+
+
+def test_tabbed_lines_are_read(tmp_path: Path) -> None:
+    """JD's form: document, sentence, text and marked text; tags in Chinese."""
+    path = tmp_path / "data.tsv"
+    path.write_text(
+        "c_1\ts_2\t红色的棉衣\t<颜色>红色</颜色>的<材质>棉</材质>衣\n\nc_1\ts_3\t无\t无\n", encoding="utf-8"
+    )
+    (first, second), report = corpus.read_any(path)
+    assert first.listing.product_id == "c_1/s_2"
+    assert first.spans == (Span("title", 0, 2, "颜色"), Span("title", 3, 4, "材质"))
+    assert second.spans == ()
+    assert report.marks == {"颜色": 1, "材质": 1}
+
+
+_NIKE = {"title": "Nike"}
 
 
 @pytest.mark.parametrize(
-    "row", [{"input": "x"}, {"input": "x", "target_scores": 3}, {"input": "x", "target_scores": {"Brand": 3}}]
+    ("line", "message"),
+    [
+        ({"input": "x", "target_scores": 3}, "target_scores: not a map"),
+        ({"input": "x", "target_scores": {"Brand": 3}}, "target_scores: not a map"),
+        ({"target_scores": {}}, "title: missing"),
+        ({"input": "x", "target_scores": {"<b>": {"x": 1}}}, "tag name '<b>'"),
+        (_NIKE | {"spans": 1}, "spans: not a list"),
+        (_NIKE | {"spans": ["x"]}, "span 1: AttributeError"),
+        (_NIKE | {"spans": [{"start": 0, "end": 4}]}, "span 1: KeyError.*label"),
+        (_NIKE | {"spans": [{"start": 0, "end": "4", "tag": "a"}]}, "span 1: start and end must be integers"),
+        (_NIKE | {"spans": [{"start": 0, "end": 5, "tag": "a"}]}, "span 1: 0 to 5 is not within the 4 characters"),
+        (_NIKE | {"spans": [{"start": 2, "end": 2, "tag": "a"}]}, "span 1: 2 to 2"),
+        (_NIKE | {"spans": [{"start": 0, "end": 2, "tag": "a", "text": "Ike"}]}, "is 'Ni', not 'Ike'"),
+        (_NIKE | {"spans": [{"field": "attributes.x", "start": 0, "end": 2, "tag": "a"}]}, "no field 'attributes.x'"),
+        (_NIKE | {"spans": [{"field": "attributes", "start": 0, "end": 2, "tag": "a"}]}, "no field 'attributes'"),
+        (_NIKE | {"spans": [{"start": s, "end": 4, "tag": "a"} for s in (0, 2)]}, "spans overlap at 2 in title"),
+        (_NIKE | {"spans": [], "labels": []}, "labels: not a map"),
+        (_NIKE | {"spans": [], "labels": {"a": [1]}}, "labels.a: neither a string nor a list"),
+        ("a\tb", "2 columns"),
+        ("c\ts\tred\t<色>rot</色>", "the marked text differs"),
+        ("c\ts\tred\t<色>red", "<色> is not closed"),
+    ],
 )
-def test_bad_target_scores_are_named(row: object, file: Callable[..., Path]) -> None:
-    """As any other bad line."""
-    path = file(row)
-    with pytest.raises(CorpusError, match=f"{path}:1: "):
-        corpus.read_target_scores(path, OA_MINE)
+def test_a_bad_line_of_any_form_is_named(line: object, message: str, file: Callable[..., Path]) -> None:
+    """The message starts with file and line."""
+    path = file(_NIKE, line)
+    with pytest.raises(CorpusError, match=message) as caught:
+        corpus.read_any(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+
+
+def test_the_tag_set_is_the_default_one_or_the_datas_own(file: Callable[..., Path]) -> None:
+    """Other names make a set of their own, the most frequent first, with kinds where names tell."""
+    ours, _ = corpus.read_any(file(ROW))
+    assert corpus.tag_set(ours) == dict(TAGS)
+    marked = ROW | {"title": "<功能>防水</功能> <Brand>Nike</Brand> <颜色>红</颜色> <颜色>白</颜色>"}
+    theirs, _ = corpus.read_any(file(marked))
+    assert list(corpus.tag_set(theirs).items()) == [("颜色", "attribute"), ("Brand", "attribute"), ("功能", "function")]
+
+
+def test_a_mapping_is_an_object_of_names(tmp_path: Path) -> None:
+    """Anything else is named."""
+    path = tmp_path / "map.json"
+    path.write_text('{"品牌": "brand"}', encoding="utf-8")
+    assert corpus.read_mapping(path) == {"品牌": "brand"}
+    for text in ("[]", "{", '{"a": 1}'):
+        path.write_text(text)
+        with pytest.raises(CorpusError, match=r"map\.json"):
+            corpus.read_mapping(path)
+
+
+def test_a_file_without_listings_is_an_error(file: Callable[..., Path]) -> None:
+    """Nobody means to train on nothing."""
+    with pytest.raises(CorpusError, match="no listings"):
+        corpus.read_any(file(""))
 
 
 def test_the_listings_that_ship_are_well_made() -> None:

@@ -1,0 +1,88 @@
+"""A labelled listing, and the report on how well its file could be read."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from taggen.errors import CorpusError, InvalidListing
+from taggen.listing import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`field[start:end]` carries `tag`; code points, `end` exclusive, fields named as in Evidence."""
+
+    field: str
+    start: int
+    end: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A listing, the spans that somebody marked in it, and labels of the listing as a whole ({name: values}).
+
+    `partial` says that other words may carry tags too: what is not marked is neither taught nor scored.
+    """
+
+    listing: Listing
+    spans: tuple[Span, ...]
+    partial: bool = False
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def text(self, field: str) -> str:
+        """The original text of a field named as in Evidence."""
+        if field.startswith("attributes."):
+            return self.listing.attributes[field.removeprefix("attributes.")]
+        return getattr(self.listing, field) or ""
+
+
+Doubt = Literal["several places", "other case", "inside a longer word", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A value without a place of its own: marked where `doubt` says that it is found after all, first place first, and
+    left out when it is missing. `where` is file:line."""
+
+    where: str
+    doubt: Doubt
+    tag: str
+    value: str
+
+
+@dataclass
+class Report:
+    """What was read: listings, marks by tag, values that the data say a listing lacks, and what was in doubt."""
+
+    listings: int = 0
+    marks: Counter[str] = field(default_factory=Counter)
+    absent: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def count(self, item: Labelled) -> None:
+        """Take a listing in."""
+        self.listings += 1
+        self.marks.update(span.tag for span in item.spans)
+
+    @property
+    def doubts(self) -> dict[str, int]:
+        """Findings by doubt, the most frequent first."""
+        return dict(Counter(finding.doubt for finding in self.findings).most_common())
+
+
+def make_listing(row: Mapping[str, Any], where: str, **fields: Any) -> Listing:
+    """A listing out of a row; the line's number and "-" stand for ids that are not given. Raises CorpusError."""
+    record = {
+        "merchant_id": "-",
+        **row,
+        "product_id": row.get("id", row.get("product_id", where.rpartition(":")[2])),
+        "listing_version": 1,
+        "event_time": 0,
+        **fields,
+    }
+    try:
+        return Listing.from_record(record)
+    except InvalidListing as error:
+        raise CorpusError(f"{where}: {error}") from None

@@ -1,0 +1,59 @@
+"""Spans by their offsets: {"title": ..., "spans": [{"field": "title", "start": 0, "end": 4, "tag": "brand"}]}."""
+
+from itertools import pairwise
+from typing import Any
+
+from taggen.corpus.labelled import Labelled, Span, make_listing
+from taggen.errors import CorpusError
+
+
+def parse(row: dict[str, Any], where: str) -> Labelled:
+    """A JSON object with `spans`, and perhaps `labels` ({name: value or list of values}) of the listing as a whole.
+
+    `input` may stand for `title`, `label` for `tag`; a span's field is the title unless it says otherwise, and its
+    `text`, if given, must be what its offsets cut out. Raises CorpusError.
+    """
+    listing = make_listing(row, where, title=row.get("title", row.get("input")))
+    labelled = Labelled(listing, (), labels=_labels(row.get("labels", {}), where))
+    if not isinstance(row["spans"], list):
+        raise CorpusError(f"{where}: spans: not a list")
+    spans = [_span(labelled, span, f"{where}: span {number}") for number, span in enumerate(row["spans"], 1)]
+    ordered = sorted(spans, key=lambda span: (span.field, span.start))
+    for span, after in pairwise(ordered):
+        if span.field == after.field and after.start < span.end:
+            raise CorpusError(f"{where}: spans overlap at {after.start} in {span.field}")
+    return Labelled(listing, tuple(ordered), labels=labelled.labels)
+
+
+def _span(labelled: Labelled, span: Any, where: str) -> Span:
+    try:
+        field, start, end, tag = (
+            span.get("field", "title"),
+            span["start"],
+            span["end"],
+            span.get("tag") or span["label"],
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CorpusError(f"{where}: {error!r}") from None
+    if not isinstance(tag, str) or type(start) is not int or type(end) is not int:
+        raise CorpusError(f"{where}: start and end must be integers, the tag a string")
+    if field not in ("title", "description", *(f"attributes.{key}" for key in labelled.listing.attributes)):
+        raise CorpusError(f"{where}: no field {field!r}")
+    text = labelled.text(field)
+    if not 0 <= start < end <= len(text):
+        raise CorpusError(f"{where}: {start} to {end} is not within the {len(text)} characters of {field}")
+    if "text" in span and span["text"] != text[start:end]:
+        raise CorpusError(f"{where}: the text from {start} to {end} is {text[start:end]!r}, not {span['text']!r}")
+    return Span(field, start, end, tag)
+
+
+def _labels(labels: Any, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(labels, dict):
+        raise CorpusError(f"{where}: labels: not a map")
+    found = {}
+    for name, given in labels.items():
+        values = [given] if isinstance(given, str) else given
+        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+            raise CorpusError(f"{where}: labels.{name}: neither a string nor a list of strings")
+        found[name] = tuple(values)
+    return found

@@ -1,0 +1,62 @@
+"""Tag names and their kinds: the default adapter's tag set, and how other data's names relate to it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from taggen.corpus.labelled import Labelled
+from taggen.tag import Kind
+
+# The tag set of the default adapter, in the order that tags come out.
+TAGS: Mapping[str, Kind] = {
+    "brand": "attribute",
+    "model_name": "attribute",
+    "product_type": "attribute",
+    "color": "attribute",
+    "material": "attribute",
+    "size": "attribute",
+    "quantity": "attribute",
+    "audience": "attribute",
+    "function": "function",
+    "occasion": "occasion",
+    "style": "attribute",
+    "pattern": "attribute",
+    "season": "attribute",
+    "flavor": "attribute",
+}
+
+# Attributes of OA-Mine (Zhang et al. 2022, Apache-2.0) that mean one of these tags wherever they stand.
+OA_MINE = {
+    "Brand": "brand",
+    "Model name": "model_name",
+    "Shoe type": "product_type",
+    "Color": "color",
+    "Material": "material",
+    "Size": "size",
+    "Volume": "size",
+    "Pack size": "quantity",
+    "Gender": "audience",
+    "Age range": "audience",
+    "Flavor": "flavor",
+    "Scent": "flavor",
+    "Sport": "occasion",
+    "Waterproof": "function",
+}
+
+# Names, in lower case, that other people's data give to what is no plain attribute.
+_KINDS: Mapping[str, Kind] = {
+    "function": "function",
+    "feature": "function",
+    "功能": "function",
+    "occasion": "occasion",
+    "场合": "occasion",
+    "适用场景": "occasion",
+}
+
+
+def tag_set(labelled: Iterable[Labelled]) -> dict[str, Kind]:
+    """The tag set that the listings call for: TAGS if they use no other names, else their own, most frequent first."""
+    counts = Counter(span.tag for item in labelled for span in item.spans)
+    if counts.keys() <= TAGS.keys():
+        return dict(TAGS)
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    return {name: TAGS.get(name) or _KINDS.get(name.casefold(), "attribute") for name in names}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -58,16 +59,18 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (CorpusError, InvalidListing) as error:
-        _errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     except TaggenError as error:
-        _errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
 
 
 @app.command()
 def tag(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(help="JSON lines of listings, - for standard input.")],
+    file: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="FILE", help="JSON lines of listings, - for standard input.")
+    ],
     adapter: AdapterOption = None,
     base_model: BaseOption = "embedded",
     quantization: Quantized = QuantizationOption.int8,

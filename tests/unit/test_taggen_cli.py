@@ -104,6 +104,12 @@ def test_a_base_or_adapter_that_cannot_be_had_is_one_line(tiny: Tiny, tmp_path: 
         assert result.stdout == ""
 
 
+def test_a_message_keeps_its_brackets(tiny: Tiny, tmp_path: Path) -> None:
+    """What looks like the console's mark-up in a path is none."""
+    result = run("tag", "-", "--base-model", tiny.base, "--adapter", tmp_path / "[red]x", lines=jsonl(*LINES))
+    assert f"{tmp_path}/[red]x" in result.stderr
+
+
 def test_an_adapter_is_trained_scored_and_served(tiny: Tiny, tmp_path: Path) -> None:
     """`taggen train` leaves a folder that `taggen tag` serves; its card says what it is made of and how it scores."""
     rows = [

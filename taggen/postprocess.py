@@ -25,7 +25,7 @@ def tags(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType]) 
         tag_type = tag_set[span.tag - 1]
         if span.confidence < tag_type.threshold:
             continue
-        located = _locate(prepared, span)
+        located = locate(prepared, span)
         if located is None:
             continue
         value, evidence = located
@@ -49,7 +49,7 @@ def normalize(value: str) -> str:
     return " ".join(value.casefold().split())
 
 
-def _locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
+def locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
     """The span's words without punctuation at their edges, and their place in the original field."""
     field = prepared.fields[prepared.sources[span.first]]
     start, end = prepared.starts[span.first], prepared.ends[span.last - 1]

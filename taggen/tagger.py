@@ -14,7 +14,7 @@ from torch import nn
 
 from taggen import adapter as adapters
 from taggen import head, lora, postprocess, windows
-from taggen.adapter import Adapter
+from taggen.adapter import Adapter, TagType
 from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
 from taggen.head import TaggerModel, label_count
@@ -72,6 +72,7 @@ class Tagger:
     """
 
     model: Model
+    tag_set: tuple[TagType, ...]
 
     def __init__(
         self,
@@ -86,10 +87,10 @@ class Tagger:
         self._tokenizer = base.tokenizer
         self._special = base.special
         self._device = device
-        self._tag_set = adapter.card.tags
+        self.tag_set = adapter.card.tags
         place(base.encoder, quantization, dtype, device)
         lora.attach(base.encoder, adapter, dtype, device)
-        self._model = TaggerModel(base.encoder, base.hidden_size, label_count(len(self._tag_set)))
+        self._model = TaggerModel(base.encoder, base.hidden_size, label_count(len(self.tag_set)))
         weight, bias = adapter.head()
         if weight.shape != self._model.head.weight.shape:
             raise AdapterError(
@@ -114,28 +115,31 @@ class Tagger:
         """Clean and tokenise; `tokens` of each is what it will cost the device."""
         return windows.prepare(listings, self._tokenizer, self._special)
 
-    @torch.inference_mode()
     def tag(self, prepared: Sequence[Prepared]) -> list[Tagging]:
         """Tag the listings of a micro-batch, in order; a listing's tags do not depend on the others'.
 
         Raises NonFiniteScores (some listing of the batch is to blame) or DeviceError (none is).
         """
+        return [self.finish(listing, spans) for listing, spans in zip(prepared, self.spans(prepared), strict=True)]
+
+    def finish(self, prepared: Prepared, spans: Sequence[head.Span]) -> Tagging:
+        """A listing's tags out of its spans."""
+        return Tagging(postprocess.tags(prepared, spans, self.tag_set), prepared.flags)
+
+    @torch.inference_mode()
+    def spans(self, prepared: Sequence[Prepared]) -> list[list[head.Span]]:
+        """All spans that the head reads in each listing, those below their tags' thresholds too. Raises as `tag`."""
         # One length, one forward pass: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
         for index, listing in enumerate(prepared):
             for window in listing.windows:
                 by_length[window.padded].append((index, window))
-        readings = [_Stream(len(listing.ids)) for listing in prepared]
+        streams = [_Stream(len(listing.ids)) for listing in prepared]
         for length, rows in sorted(by_length.items()):
-            self._read_rows(prepared, length, rows, readings)
+            self._read_rows(prepared, length, rows, streams)
         return [
-            Tagging(
-                postprocess.tags(
-                    listing, head.spans(stream.tags, stream.begins, stream.confidences, listing.sources), self._tag_set
-                ),
-                listing.flags,
-            )
-            for listing, stream in zip(prepared, readings, strict=True)
+            head.spans(stream.tags, stream.begins, stream.confidences, listing.sources)
+            for listing, stream in zip(prepared, streams, strict=True)
         ]
 
     def _read_rows(

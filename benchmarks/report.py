@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 class Figure(NamedTuple):
-    """A figure measured several times: median, lowest and highest."""
+    """A figure measured several times: median, lowest and highest; shown as median ± half of what lies between."""
 
     median: float
     low: float
@@ -26,8 +26,8 @@ class Figure(NamedTuple):
 
     def __str__(self) -> str:
         digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
-        text = f"{self.median:,.{digits}f}"
-        return text if self.low == self.high else f"{text} ({self.low:,.{digits}f}-{self.high:,.{digits}f})"
+        spread = "" if self.low == self.high else f" ±{(self.high - self.low) / 2 / abs(self.median):.0%}"
+        return f"{self.median:,.{digits}f}{spread}"
 
 
 def machine() -> dict[str, Any]:
@@ -51,7 +51,8 @@ def show(
     """Print a table, a column of names first, and lines of `name: figure` under it."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
+        wraps = position == len(columns) - 1
+        table.add_column(column, justify="right" if position and column != "what" else "left", no_wrap=not wraps)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console = Console()

@@ -22,7 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 from report import Figure, machine, print_json, show
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamer.batch import cut
 from streamer.codec import Codec, Record
@@ -30,7 +30,7 @@ from streamer.pipeline import Pipeline, Tagged
 from streamer.settings import Settings
 from taggen import adapter as adapters
 from taggen import corpus, head, postprocess, windows
-from taggen.base import DTYPES, load_base
+from taggen.base import DTYPES, Quantization, load_base
 from taggen.head import TaggerModel, label_count
 from taggen.listing import Listing
 from taggen.tagger import Tagger, default_adapter
@@ -41,7 +41,10 @@ logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages 
 AIM = 0.5  # of the matrix peak
 SAME = 1e-3  # how far onnxruntime's scores may be from torch's; they go up to about 10
 PEAK_ROWS = 2_048  # tokens of a matrix product: more than a micro-batch has of one length
+SETTINGS = Settings()  # as shipped
+
 Batch = tuple[Tensor, Tensor]  # ids and mask, [rows, tokens] each
+Kind = tuple[Quantization, str]  # and the compute dtype
 Results = dict[str, Any]
 
 
@@ -54,10 +57,9 @@ def sample(count: int) -> list[Listing]:
 
 def micro_batches(tagger: Tagger, listings: Sequence[Listing]) -> list[list[Prepared]]:
     """As the worker cuts them when there is enough to do."""
-    settings = Settings()
-    size = settings.batch_listings
+    size = SETTINGS.batch_listings
     parts = [listings[start : start + size] for start in range(0, len(listings), size)]
-    return [group for part in parts for group in cut(tagger.prepare(part), settings.batch_tokens)]
+    return [group for part in parts for group in cut(tagger.prepare(part), SETTINGS.batch_tokens)]
 
 
 @contextmanager
@@ -127,7 +129,9 @@ class Onnx:
         read = adapters.read(adapter)
         base = load_base("embedded")
         for name, (a, b) in read.updates().items():
-            base.encoder.get_submodule(name).weight.data += (a @ b).T
+            layer = base.encoder.get_submodule(name)
+            assert isinstance(layer, nn.Linear)
+            layer.weight += (a @ b).T
         model = TaggerModel(base.encoder, base.hidden_size, label_count(len(read.card.tags))).eval()
         model.head.weight.data, model.head.bias.data = read.head()
         ids = torch.randint(4, 1000, (3, 24))
@@ -149,7 +153,7 @@ class Onnx:
 
     def session(self, threads: int) -> Callable[[Batch], Any]:
         """The model call on so many threads."""
-        import onnxruntime  # noqa: PLC0415
+        import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -180,7 +184,7 @@ def steps(tagger: Tagger, listings: Sequence[Listing]) -> dict[str, float]:
     clock = time.thread_time
     codec = Codec()
     records = [Record("t", 0, at, 0, None, codec.encode_listing(item)) for at, item in enumerate(listings)]
-    pipeline = Pipeline(Settings(), codec, tagger)
+    pipeline = Pipeline(SETTINGS, codec, tagger)
     spent: dict[str, float] = {}
     started = clock()
     for record in records:
@@ -229,8 +233,10 @@ class Run(NamedTuple):
     model: list[float]
 
 
-def run(adapter: Path, count: int, rounds: int, kinds: Sequence[tuple[str, str]], threads: Sequence[int]) -> Results:
-    """Measure everything; `kinds` are pairs of quantisation and compute dtype."""
+def run(
+    adapter: Path, count: int, rounds: int, kinds: Sequence[tuple[Quantization, str]], threads: Sequence[int]
+) -> Results:
+    """Measure everything."""
     listings = sample(count)
     runs: dict[str, Run] = {}
     peaks: dict[tuple[str, int], Figure] = {}
@@ -302,9 +308,8 @@ EXPLAINED = {
 def print_tables(result: Results) -> None:
     """For people."""
     show(
-        f"Model: {result['listings']} listings of {result['tokens_per_listing']:.0f} tokens, "
-        f"median (lowest-highest) of {result['rounds']}",
-        ["weights, threads", "listings/s", "GFLOP/s", "to onnxruntime", "share of peak", "with padding"],
+        f"{result['listings']} listings of {result['tokens_per_listing']:.0f} tokens, rounds: {result['rounds']}",
+        ["weights, threads", "listings/s", "GFLOP/s", "× onnx", "of peak", "padded"],
         [[name, *one.values()] for name, one in result["models"].items()],
         {
             "matrix peak, GFLOP/s": "; ".join(f"{name}: {figure}" for name, figure in result["peak_gflops"].items()),
@@ -336,7 +341,12 @@ def main(
     if quick:
         result = run(folder, 16, 1, [("int8", "float32")], [1])
     else:
-        kinds = [(quantization, dtype) for dtype in ("float32", "bfloat16") for quantization in ("int8", "none")]
+        kinds: list[Kind] = [
+            ("int8", "float32"),
+            ("none", "float32"),
+            ("int8", "bfloat16"),
+            ("none", "bfloat16"),
+        ]
         result = run(folder, listings, rounds, kinds, [1, 2])
     if as_json:
         print_json(result)

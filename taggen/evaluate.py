@@ -1,18 +1,27 @@
-"""How good tags are: precision, recall and F1 over marked mentions."""
+"""How good tags are: precision, recall and F1 over marked mentions, exact and partial.
+
+A mention is a span of a field under a tag. It is found exactly when field, span and tag are right; it is found in part
+when field and tag are right and the spans overlap, each found mention standing for one marked one at most.
+In a partial listing only those found mentions count that touch a mark: nobody knows whether the others are right.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taggen.corpus import Labelled
+from taggen import head, postprocess
+from taggen.corpus import Labelled, Span
 from taggen.tag import Tagging
 from taggen.tagger import Tagger
+from taggen.windows import Prepared
+
+MICRO = "micro"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Counts of mentions, and what follows from them. A mention is right when field, span and tag are."""
+    """Counts of mentions, and what follows from them."""
 
     marked: int
     found: int
@@ -43,31 +52,107 @@ class Score:
         }
 
 
-def score(labelled: Sequence[Labelled], taggings: Sequence[Tagging]) -> dict[str, Score]:
-    """Scores by tag name, and over all tags under the name `micro`."""
-    marked: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    for item, tagging in zip(labelled, taggings, strict=True):
-        gold = {(span.field, span.start, span.end, span.tag) for span in item.spans}
-        guess = {
-            (evidence.field, evidence.start, evidence.end, tag.name)
-            for tag in tagging.tags
-            for evidence in tag.evidence
-        }
-        for counter, mentions in ((marked, gold), (found, guess), (right, gold & guess)):
-            counter.update(mention[3] for mention in mentions)
-            counter["micro"] += len(mentions)
-    return {name: Score(marked[name], found[name], right[name]) for name in sorted(marked | found)}
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What came out for a listing: its tags, and all mentions that the head reads, with their confidences: those below
+    their tags' thresholds too."""
+
+    tagging: Tagging
+    mentions: Mapping[Span, float]
+
+
+def read_all(
+    tagger: Tagger,
+    labelled: Sequence[Labelled],
+    batch_listings: int = 32,
+    progress: Callable[[int], None] = lambda listings: None,
+) -> list[Output]:
+    """Run the tagger over a labelled set, in order."""
+    outputs: list[Output] = []
+    for at in range(0, len(labelled), batch_listings):
+        prepared = tagger.prepare([item.listing for item in labelled[at : at + batch_listings]])
+        for listing, spans in zip(prepared, tagger.spans(prepared), strict=True):
+            outputs.append(Output(tagger.finish(listing, spans), _mentions(tagger, listing, spans)))
+        progress(len(outputs))
+    return outputs
+
+
+def _mentions(tagger: Tagger, listing: Prepared, spans: Iterable[head.Span]) -> dict[Span, float]:
+    mentions: dict[Span, float] = {}
+    for span in spans:
+        located = postprocess.locate(listing, span)
+        if located is not None:
+            place = located[1]
+            mention = Span(place.field, place.start, place.end, tagger.tag_set[span.tag - 1].name)
+            mentions[mention] = max(span.confidence, mentions.get(mention, 0.0))
+    return mentions
 
 
 def tag_all(tagger: Tagger, labelled: Sequence[Labelled], batch_listings: int = 32) -> list[Tagging]:
     """Tag the listings of a labelled set, in order."""
-    taggings: list[Tagging] = []
-    for at in range(0, len(labelled), batch_listings):
-        listings = [item.listing for item in labelled[at : at + batch_listings]]
-        taggings += tagger.tag(tagger.prepare(listings))
-    return taggings
+    return [output.tagging for output in read_all(tagger, labelled, batch_listings)]
+
+
+def found(item: Labelled, tagging: Tagging) -> set[Span]:
+    """The mentions among a listing's tags that count."""
+    return counted(
+        item,
+        {
+            Span(evidence.field, evidence.start, evidence.end, tag.name)
+            for tag in tagging.tags
+            for evidence in tag.evidence
+        },
+    )
+
+
+def counted(item: Labelled, mentions: set[Span]) -> set[Span]:
+    """Leave out what nobody can judge: in a partial listing, mentions that touch no mark."""
+    if not item.partial:
+        return mentions
+    return {mention for mention in mentions if any(overlap(mention, span) for span in item.spans)}
+
+
+def overlap(one: Span, other: Span) -> int:
+    """Characters that two mentions share."""
+    return max(0, min(one.end, other.end) - max(one.start, other.start)) if one.field == other.field else 0
+
+
+def pairs(marked: Iterable[Span], mentions: Iterable[Span]) -> list[tuple[Span, Span]]:
+    """Marked and found mentions of one tag that overlap, each in one pair at most, the closest first."""
+    candidates = [
+        (one == other, overlap(one, other), one, other)
+        for one in marked
+        for other in mentions
+        if one.tag == other.tag and overlap(one, other)
+    ]
+    paired: list[tuple[Span, Span]] = []
+    used: tuple[set[Span], set[Span]] = (set(), set())
+    for _, _, one, other in sorted(candidates, key=lambda row: (-row[0], -row[1], row[2].start, row[3].start)):
+        if one not in used[0] and other not in used[1]:
+            used[0].add(one)
+            used[1].add(other)
+            paired.append((one, other))
+    return paired
+
+
+def counts(item: Labelled, tagging: Tagging, partial: bool = False) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Mentions marked, found and right in one listing, by tag."""
+    marked, mentions = set(item.spans), found(item, tagging)
+    right = {one for one, _ in pairs(marked, mentions)} if partial else marked & mentions
+    by_tag = [Counter(mention.tag for mention in some) for some in (marked, mentions, right)]
+    return by_tag[0], by_tag[1], by_tag[2]
+
+
+def score(labelled: Sequence[Labelled], taggings: Sequence[Tagging], partial: bool = False) -> dict[str, Score]:
+    """Scores by tag name, and over all tags under the name `micro`; `partial` counts overlaps as right."""
+    marked: Counter[str] = Counter()
+    mentions: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    for item, tagging in zip(labelled, taggings, strict=True):
+        for counter, more in zip((marked, mentions, right), counts(item, tagging, partial), strict=True):
+            counter.update(more)
+            counter[MICRO] += more.total()
+    return {name: Score(marked[name], mentions[name], right[name]) for name in sorted(marked | mentions)}
 
 
 def by_language(labelled: Sequence[Labelled], taggings: Sequence[Tagging]) -> dict[str, dict[str, Score]]:

@@ -14,6 +14,7 @@ from streamer.settings import KIB, Settings
 
 MAX_BATCH_BYTES = 256 * KIB  # one micro-batch of outputs fits one request per partition
 PING_S = 5.0
+STOP_S = 2.0
 
 _PARTITIONER = DefaultPartitioner()
 
@@ -21,8 +22,10 @@ _PARTITIONER = DefaultPartitioner()
 class Delivery:
     """Sends the outputs of a batch and waits until the broker has all of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, max_output_bytes: int) -> None:
+        """`max_output_bytes` is what both target topics take, which also limits a batch of outputs."""
         self._settings = settings
+        self._max_batch_bytes = min(MAX_BATCH_BYTES, max_output_bytes)
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -31,7 +34,7 @@ class Delivery:
         producer = AIOKafkaProducer(
             acks="all",
             enable_idempotence=settings.idempotent_producer,
-            max_batch_size=min(MAX_BATCH_BYTES, settings.max_output_bytes),
+            max_batch_size=self._max_batch_bytes,
             request_timeout_ms=int(settings.broker_retry_s * 1000),
             **settings.client_options(),
         )
@@ -48,9 +51,9 @@ class Delivery:
         self._producer = producer
 
     async def stop(self) -> None:
-        """Disconnect; nothing is pending, since `send` waits."""
+        """Disconnect. Something is pending only after a failure, and then it is not waited for."""
         if self._producer is not None:
-            await self._producer.stop()
+            await asyncio.wait({asyncio.create_task(self._producer.stop())}, timeout=STOP_S)
 
     async def send(self, outputs: Sequence[Output]) -> None:
         """Write the outputs, those of one topic and key in order; returns when the broker has acknowledged all.

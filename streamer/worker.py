@@ -153,7 +153,7 @@ class Worker:
         self._metrics.serves(tagger.model)
         log.info("tagger_loaded", adapter=tagger.model.adapter, version=tagger.model.version, base=tagger.model.base)
         max_output_bytes = await preflight(settings)
-        delivery = Delivery(settings)
+        delivery = Delivery(settings, max_output_bytes)
         stack.push_async_callback(delivery.stop)
         await delivery.start()
         pipeline = Pipeline(settings, codec, tagger, max_output_bytes)

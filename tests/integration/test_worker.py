@@ -87,16 +87,17 @@ async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
 
 
 async def test_an_output_too_large_for_its_topic_is_a_dead_letter(stage: Stage) -> None:
-    """So is a 10 MB description; both letters are cut to what the topics take, and the others come out."""
+    """So is a 10 MB description; both letters are cut to what the topics take, and the others come out, also where
+    those of one partition are too large together."""
     await stage.create_topics(max_output_bytes=6_000)
     many_tags = avro(1, description="nike red cotton shoes " * 300)
-    values = [avro(0), many_tags, avro(2, description="x" * 10_000_000), avro(3)]
+    values = [avro(0), many_tags, avro(2, description="x" * 10_000_000), *[avro(3)] * 30]
     places = await stage.publish(values)
     with stage.worker():
         found = await stage.outcomes(places)
     outcomes = [found[place][0] for place in places]
     reasons = [one.reason if isinstance(one, DeadLetter) else None for one in outcomes]
-    assert reasons == [None, "output_too_large", "too_large", None]
+    assert reasons == [None, "output_too_large", "too_large", *[None] * 30]
     for outcome, value in zip(outcomes[1:3], values[1:3], strict=True):
         assert isinstance(outcome, DeadLetter)
         assert (outcome.truncated, outcome.value_length) == (True, len(value))

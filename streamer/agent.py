@@ -85,7 +85,7 @@ class TaggingAgent:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake), name="read")
                 tasks.create_task(self._batch(stream, intake, batches, slots), name="batch")
-                tasks.create_task(self._finish(stream, batches, slots), name="finish")
+                tasks.create_task(self._finish(batches, slots), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -121,7 +121,7 @@ class TaggingAgent:
                 batches.put_nowait(Batch(events[start:end], tokens, padding, tagged, queue_s, prepare_s))
                 start = end
 
-    async def _finish(self, stream: Any, batches: asyncio.Queue[Batch], slots: asyncio.Semaphore) -> None:
+    async def _finish(self, batches: asyncio.Queue[Batch], slots: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
         progress = self.progress
         while True:

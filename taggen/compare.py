@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from taggen.confusion import NOTHING, Example, example
+from taggen.confusion import Example, example, instead
 from taggen.corpus import Labelled, Span
 from taggen.evaluate import MICRO, counts, found
 from taggen.tag import Tagging
@@ -100,11 +100,12 @@ def _f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _only(labelled: Sequence[Labelled], one: Sequence[Tagging], other: Sequence[Tagging]) -> tuple[Example, ...]:
-    """Marks that the one finds and the other does not: ten, spread over tags and listings."""
+    """Marks that the one finds and the other does not, ten spread over the tags; with what the other found instead."""
     by_tag: dict[str, list[Example]] = {}
     for item, first, second in zip(labelled, one, other, strict=True):
-        for mention in _in_order((set(item.spans) & found(item, first)) - found(item, second)):
-            by_tag.setdefault(mention.tag, []).append(example(item, mention, mention.tag, NOTHING))
+        others = found(item, second)
+        for mention in _in_order((set(item.spans) & found(item, first)) - others):
+            by_tag.setdefault(mention.tag, []).append(example(item, mention, mention.tag, instead(mention, others)))
     ranked = [(rank, tag, one) for tag, examples in sorted(by_tag.items()) for rank, one in enumerate(examples)]
     return tuple(example for _, _, example in sorted(ranked, key=lambda row: row[:2])[:_EXAMPLES])
 

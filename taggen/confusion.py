@@ -48,24 +48,22 @@ def worst(labelled: Sequence[Labelled], taggings: Sequence[Tagging], tags: int =
     shown: Counter[tuple[str, bool]] = Counter()
     for item, tagging in zip(labelled, taggings, strict=True):
         marked, mentions = set(item.spans), found(item, tagging)
-        # Direction by direction: what is missing, then what is too much.
         for missed, wrong, others in ((True, marked - mentions, mentions), (False, mentions - marked, marked)):
+            seen: set[str] = set()  # one example a listing, tag and direction
             for mention in _in_order(wrong):
                 confusion = confusions.setdefault(mention.tag, Confusion(mention.tag))
-                other = _instead(mention, others)
+                other = instead(mention, others)
                 if missed:
                     confusion.missed += 1
                     confusion.taken_for[other] += 1
                 else:
                     confusion.false += 1
                     confusion.taken_from[other] += 1
-                shown[mention.tag, missed] += 1
-                if shown[mention.tag, missed] <= _EXAMPLES:
-                    confusion.examples.append(
-                        example(item, mention, mention.tag, other)
-                        if missed
-                        else example(item, mention, other, mention.tag)
-                    )
+                if mention.tag not in seen and shown[mention.tag, missed] < _EXAMPLES:
+                    seen.add(mention.tag)
+                    shown[mention.tag, missed] += 1
+                    names = (mention.tag, other) if missed else (other, mention.tag)
+                    confusion.examples.append(example(item, mention, *names))
     ordered = sorted(confusions.values(), key=lambda one: (-(one.missed + one.false), one.tag))
     return ordered[:tags]
 
@@ -85,7 +83,8 @@ def excerpt(text: str, start: int, end: int) -> str:
     return " ".join(f"{dots[0]}{before}[{text[start:end]}]{after}{dots[1]}".split())
 
 
-def _instead(mention: Span, others: Iterable[Span]) -> str:
+def instead(mention: Span, others: Iterable[Span]) -> str:
+    """What stands among others in place of a mention: another tag, other bounds, or nothing."""
     overlapping = [other for other in others if overlap(mention, other)]
     if not overlapping:
         return NOTHING

@@ -152,7 +152,10 @@ def score(labelled: Sequence[Labelled], taggings: Sequence[Tagging], partial: bo
         for counter, more in zip((marked, mentions, right), counts(item, tagging, partial), strict=True):
             counter.update(more)
             counter[MICRO] += more.total()
-    return {name: Score(marked[name], mentions[name], right[name]) for name in sorted(marked | mentions)}
+    return {
+        name: Score(marked[name], mentions[name], right[name])
+        for name in sorted({MICRO} | marked.keys() | mentions.keys())
+    }
 
 
 def by_language(labelled: Sequence[Labelled], taggings: Sequence[Tagging]) -> dict[str, dict[str, Score]]:

@@ -41,7 +41,7 @@ logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages 
 AIM = 0.5  # of the matrix peak
 SAME = 1e-3  # how far onnxruntime's scores may be from torch's; they go up to about 10
 PEAK_ROWS = 2_048  # tokens of a matrix product: more than a micro-batch has of one length
-SETTINGS = Settings()  # as shipped
+SETTINGS = Settings()  # the micro-batches of a worker
 
 Batch = tuple[Tensor, Tensor]  # ids and mask, [rows, tokens] each
 Kind = tuple[Quantization, str]  # and the compute dtype
@@ -207,7 +207,7 @@ def steps(tagger: Tagger, listings: Sequence[Listing]) -> dict[str, float]:
         model = stack.enter_context(timed(TaggerModel, "forward", clock))
         read = stack.enter_context(timed(head, "read", clock))
         spans = stack.enter_context(timed(head, "spans", clock))
-        tags = stack.enter_context(timed(postprocess, "tags", clock))
+        tags = stack.enter_context(timed(postprocess, "tagging", clock))
         started = clock()
         taggings = [tagging for batch in batches for tagging in tagger.tag(batch)]
         whole = clock() - started

@@ -3,6 +3,7 @@
 adapter_config.json         PEFT's LoRA configuration
 adapter_model.safetensors   LoRA matrices and the head
 tagger.json                 the card: name, version, tag set with thresholds, base fingerprint, training data, scores
+rules.json                  the merchant's additions to our rules for normalised values (docs/tags.md); may be missing
 """
 
 import hashlib
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from taggen.errors import AdapterError
 from taggen.head import label_count
+from taggen.normalize import Rules
 from taggen.tag import TAG_NAME, Kind
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 CARD = "tagger.json"
+RULES = "rules.json"
 FORMAT = 1
 EVERY_MERCHANT = "*"
 
@@ -117,12 +120,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter in memory. `digest` is a SHA-256 (hex) over its three files."""
+    """An adapter in memory. `digest` is a SHA-256 (hex) over its files."""
 
     card: Card
     rank: int
     scale: float  # alpha / r
     tensors: Mapping[str, Tensor]
+    rules: Rules
     digest: str
 
     def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -146,7 +150,8 @@ def read(folder: Path) -> Adapter:
     Raises AdapterError when a file is missing, too large, damaged, not safetensors, holds values that are not finite,
     or asks PEFT for something that is not served here. Whether it fits a base is checked when it is attached.
     """
-    files = {name: _read_file(folder, name) for name in (CONFIG, TENSORS, CARD)}
+    names = [CONFIG, TENSORS, CARD, *([RULES] if (folder / RULES).exists() else [])]
+    files = {name: _read_file(folder, name) for name in names}
     digest = hashlib.sha256()
     for name, data in files.items():
         digest.update(f"{name} {len(data)} ".encode())
@@ -158,7 +163,7 @@ def read(folder: Path) -> Adapter:
     except (SafetensorError, KeyError) as error:  # KeyError: a number format that torch does not know
         raise AdapterError(f"{TENSORS}: {error}") from None
     _check_tensors(tensors, rank, len(card.tags))
-    return Adapter(card, rank, scale, tensors, digest.hexdigest())
+    return Adapter(card, rank, scale, tensors, Rules(files.get(RULES)), digest.hexdigest())
 
 
 def _read_file(folder: Path, name: str) -> bytes:

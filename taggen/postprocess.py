@@ -1,35 +1,45 @@
-"""Spans to tags: thresholds, clean values, duplicates merged, a stable order."""
+"""Spans to tags: thresholds, clean values, nothing that must not be published, duplicates merged, a stable order."""
 
+import re
 from collections.abc import Iterable, Sequence
 
+from taggen import compliance
 from taggen.adapter import TagType
 from taggen.head import Span
-from taggen.tag import Evidence, Tag
+from taggen.normalize import Rules
+from taggen.tag import Evidence, Tag, Tagging
+from taggen.text import Field
 from taggen.windows import Prepared
 
-RULES = 2  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 3  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
 _INCHES = "\"'”’"  # and feet: directly behind a digit they are part of the value (27"), as is a plus (S10+, 6+)
 
+_WORD = re.compile(r"[\w@.+-]+", re.ASCII)
+_WORD_CHARS = 64  # of a word that are looked at on either side
 
-def tags(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType]) -> tuple[Tag, ...]:
-    """The tags of one listing.
 
-    Spans below their tag's threshold go; mentions of one value are merged, with all their evidence, the best one's
-    confidence and wording. Order: as the tag set has them, then by first evidence.
+def tagging(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType], rules: Rules) -> Tagging:
+    """The tags and flags of one listing.
+
+    Spans below their tag's threshold go, and of two that share tokens the less confident one. What compliance withholds
+    is flagged instead. Mentions of one value are merged, with all their evidence, the best one's confidence and
+    wording. Order: as the tag set has them, then by first evidence.
     """
     merged: dict[tuple[int, str], Tag] = {}
-    for span in spans:
+    flags = set()
+    for span in _apart(span for span in spans if span.confidence >= tag_set[span.tag - 1].threshold):
+        place = _place(prepared, span)
+        if place is None:
+            continue
         tag_type = tag_set[span.tag - 1]
-        if span.confidence < tag_type.threshold:
+        value, evidence = _cut(place)
+        if flag := compliance.withheld(value, _word(place), rules.claims(tag_type.name)):
+            flags.add(flag)
             continue
-        located = locate(prepared, span)
-        if located is None:
-            continue
-        value, evidence = located
-        normalized = normalize(value)
+        normalized = rules.normalize(tag_type.name, value)
         earlier = merged.get((span.tag, normalized))
         better = earlier is None or span.confidence > earlier.confidence
         merged[span.tag, normalized] = Tag(
@@ -41,16 +51,29 @@ def tags(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType]) 
             evidence=tuple(dict.fromkeys((*earlier.evidence, evidence))) if earlier else (evidence,),
         )
     # Spans come in the stream's order and dictionaries keep it, so a sort by tag alone leaves values by first evidence.
-    return tuple(tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0]))
-
-
-def normalize(value: str) -> str:
-    """The form to filter and count by. Clean text has been through NFKC already."""
-    return " ".join(value.casefold().split())
+    tags = tuple(tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0]))
+    return Tagging(tags, (*prepared.flags, *sorted(flags)))
 
 
 def locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
     """The span's words without punctuation at their edges, and their place in the original field."""
+    place = _place(prepared, span)
+    return None if place is None else _cut(place)
+
+
+def _apart(spans: Iterable[Span]) -> list[Span]:
+    """Spans that share no token, in the stream's order."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.first):
+        while kept and kept[-1].last > span.first and kept[-1].confidence < span.confidence:
+            kept.pop()
+        if not kept or kept[-1].last <= span.first:
+            kept.append(span)
+    return kept
+
+
+def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:
+    """The span's field and its place in the clean text, without punctuation at its edges."""
     field = prepared.fields[prepared.sources[span.first]]
     start, end = prepared.starts[span.first], prepared.ends[span.last - 1]
     words = field.clean.text[start:end]
@@ -62,5 +85,21 @@ def locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
         inner += behind
     start += len(words) - len(words.lstrip(_EDGES))
     end -= len(words) - len(inner)
+    return field, start, end
+
+
+def _cut(place: tuple[Field, int, int]) -> tuple[str, Evidence]:
+    field, start, end = place
     value, raw_start, raw_end = field.clean.locate(start, end)
     return value, Evidence(field.name, raw_start, raw_end)
+
+
+def _word(place: tuple[Field, int, int]) -> str:
+    """The value with the rest of the Latin words or numbers that it begins and ends in: john of john@example.com."""
+    field, start, end = place
+    text = field.clean.text
+    before = _WORD.match(text[max(0, start - _WORD_CHARS) : start + 1][::-1])
+    behind = _WORD.match(text[end - 1 : end + _WORD_CHARS])
+    start -= max(0, len(before[0]) - 1) if before else 0
+    end += max(0, len(behind[0]) - 1) if behind else 0
+    return text[start:end]

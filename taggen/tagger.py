@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import opencc
+import phonenumbers
 import torch
 from torch import nn
 
@@ -88,6 +90,7 @@ class Tagger:
         self._special = base.special
         self._device = device
         self.tag_set = adapter.card.tags
+        self._rules = adapter.rules
         place(base.encoder, quantization, dtype, device)
         lora.attach(base.encoder, adapter, dtype, device)
         self._model = TaggerModel(base.encoder, base.hidden_size, label_count(len(self.tag_set)))
@@ -124,7 +127,7 @@ class Tagger:
 
     def finish(self, prepared: Prepared, spans: Sequence[head.Span]) -> Tagging:
         """A listing's tags out of its spans."""
-        return Tagging(postprocess.tags(prepared, spans, self.tag_set), prepared.flags)
+        return postprocess.tagging(prepared, spans, self.tag_set, self._rules)
 
     @torch.inference_mode()
     def spans(self, prepared: Sequence[Prepared]) -> list[list[head.Span]]:
@@ -191,7 +194,7 @@ def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype:
         "tokenizer": base.tokenizer_digest,
         "layout": [windows.LAYOUT, windows.WINDOW_TOKENS, windows.OVERLAP_TOKENS, windows.PADDING_MULTIPLE],
         "budget": windows.BUDGET_TOKENS,
-        "rules": postprocess.RULES,
+        "rules": [postprocess.RULES, adapter.rules.digest, opencc.__version__, phonenumbers.__version__],
         "quantization": quantization,
         "compute_dtype": compute_dtype,
         "adapter": adapter.digest,

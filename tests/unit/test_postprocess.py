@@ -6,16 +6,23 @@ from taggen import postprocess
 from taggen.adapter import TagType
 from taggen.head import Span
 from taggen.listing import Listing
-from taggen.tag import Evidence, Tag
+from taggen.normalize import Rules
+from taggen.tag import Evidence, Tag, Tagging
 from taggen.text import clean
+from taggen.windows import Prepared
 from tests.unit.test_windows import HOSTILE_LISTINGS, TOKENIZERS, original_of, prepare
 
 TAG_SET = (TagType("brand", "attribute"), TagType("function", "function", 0.6))
 
 
+def tagging(prepared: Prepared, *spans: Span) -> Tagging:
+    """The tagging of a prepared listing by our own rules."""
+    return postprocess.tagging(prepared, spans, TAG_SET, Rules())
+
+
 def tags_of(listing: Listing, *spans: Span) -> tuple[Tag, ...]:
     """The tags of a listing that is read word by word."""
-    return postprocess.tags(prepare(listing), spans, TAG_SET)
+    return tagging(prepare(listing), *spans).tags
 
 
 def test_mentions_of_one_value_are_one_tag() -> None:
@@ -56,14 +63,14 @@ def test_punctuation_at_the_edges_is_not_evidence() -> None:
 def test_inches_and_a_plus_are_part_of_a_value(title: str, value: str | None) -> None:
     """Directly behind it; a quotation's end is not."""
     prepared = prepare(Listing("m", "p", 1, title))
-    tags = postprocess.tags(prepared, [Span(1, 0, len(prepared.ids), 0.9)], TAG_SET)
+    tags = tagging(prepared, Span(1, 0, len(prepared.ids), 0.9)).tags
     assert [tag.value for tag in tags] == ([value] if value else [])
 
 
 def test_one_place_is_one_evidence() -> None:
     """Two spans in one character, which stands for several, cut the same words out."""
     prepared = prepare(Listing("m", "p", 1, "㎏"), TOKENIZERS[2])  # k, g
-    (tag,) = postprocess.tags(prepared, [Span(1, 0, 1, 0.9), Span(1, 1, 2, 0.9)], TAG_SET)
+    (tag,) = tagging(prepared, Span(1, 0, 1, 0.9), Span(1, 1, 2, 0.9)).tags
     assert (tag.value, tag.evidence) == ("kg", (Evidence("title", 0, 1),))
 
 
@@ -78,7 +85,7 @@ def test_evidence_cuts_the_value_out_of_the_original(listing: Listing, tokenizer
     first = data.draw(st.sampled_from(bounds))
     last = data.draw(st.sampled_from([at for at in bounds if prepared.sources[at] == prepared.sources[first]]))
     span = Span(1, min(first, last), max(first, last) + 1, 0.9)
-    for tag in postprocess.tags(prepared, [span], TAG_SET):
+    for tag in tagging(prepared, span).tags:
         assert tag.normalized
         for evidence in tag.evidence:
             assert clean(original_of(listing)(evidence.field)[evidence.start : evidence.end]) == tag.value

@@ -196,6 +196,8 @@ class TaggingAgent:
                 deleted += 1
             else:
                 tags += 1
+                for flag in outcome.tagging.flags:
+                    metrics.flags.labels(flag).inc()
         for topic, count in topics.items():
             metrics.events_in.labels(topic).inc(count)
         for kind, count in (("tags", tags), ("deletion", deleted), ("dead_letter", rejected)):

@@ -38,6 +38,12 @@ class Metrics:
             "Listings older than the newest version of their product that this worker remembers.",
             registry=self.registry,
         )
+        self.flags = Counter(
+            "streamer_flags",
+            "Tag events with a flag: text_truncated, claim_withheld, personal_data_withheld.",
+            ["flag"],
+            registry=self.registry,
+        )
         self.batch_listings = Histogram(
             "streamer_batch_listings", "Records per micro-batch.", buckets=_LISTINGS, registry=self.registry
         )

@@ -18,7 +18,7 @@ from taggen.normalize import Claims, fold
 CLAIM = "claim_withheld"
 PERSONAL_DATA = "personal_data_withheld"
 
-_MAX_CHARS = 1_000  # of a value that is looked through: no tag is that long for a good reason
+_MAX_CHARS = 1_000  # of a value that are looked through: no tag is that long for a good reason
 
 _HAN_BLANKS = re.compile(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])")  # 最 佳
 _HAN = re.compile("[\u3400-\u9fff]")
@@ -43,11 +43,9 @@ def withheld(value: str, word: str, claims: Claims) -> str | None:
     `word` is the value with the rest of the words that it begins and ends in, for a tag may hold half of an address.
     `claims` says how the tag's values are looked through for them.
     """
-    if len(value) > _MAX_CHARS:
-        return None
-    if is_personal(word):
+    if is_personal(word[:_MAX_CHARS]):
         return PERSONAL_DATA
-    return CLAIM if is_claim(value, claims) else None
+    return CLAIM if is_claim(value[:_MAX_CHARS], claims) else None
 
 
 def is_claim(value: str, claims: Claims = "anywhere") -> bool:

@@ -204,3 +204,15 @@ def test_a_head_of_another_width_than_the_base_is_refused(tiny: Tiny, folder: Pa
     edit_tensors(folder, lambda tensors: tensors.update({f"{HEAD}.weight": torch.ones(11, 31)}))
     with pytest.raises(AdapterError, match="31 wide, not 32"):
         tagger.load(str(tiny.base), folder)
+
+
+def test_a_merchants_rules_belong_to_the_adapter(folder: Path) -> None:
+    """They are read and checked with it, and change its digest."""
+    before = adapter.read(folder)
+    (folder / adapter.RULES).write_text('{"color": {"synonyms": {"deep sea": ["navy"]}}}')
+    after = adapter.read(folder)
+    assert (before.rules.normalize("color", "Navy"), after.rules.normalize("color", "Navy")) == ("navy", "deep sea")
+    assert before.digest != after.digest
+    (folder / adapter.RULES).write_text('{"color": {"claims": "never"}}')
+    with pytest.raises(AdapterError, match=r"rules\.json: color"):
+        adapter.read(folder)

@@ -67,6 +67,49 @@ def test_inches_and_a_plus_are_part_of_a_value(title: str, value: str | None) ->
     assert [tag.value for tag in tags] == ([value] if value else [])
 
 
+def test_mentions_of_one_value_in_other_words_are_one_tag() -> None:
+    """They meet in the normalised form, with the wording of the best."""
+    listing = Listing("m", "p", 1, "Navy 藏青")
+    spans = [Span(1, 0, 4, 0.7), Span(1, 4, 6, 0.9)]
+    (tag,) = postprocess.tagging(prepare(listing), spans, (TagType("color", "attribute"),), Rules()).tags
+    assert (tag.value, tag.normalized, tag.confidence) == ("藏青", "navy", 0.9)
+    assert tag.evidence == (Evidence("title", 0, 4), Evidence("title", 5, 7))
+
+
+def test_of_spans_that_share_tokens_the_surest_stays() -> None:
+    """Whatever the others' order."""
+    spans = [Span(1, 0, 2, 0.7), Span(2, 1, 3, 0.9), Span(1, 2, 4, 0.8), Span(1, 4, 5, 0.6)]
+    tags = tags_of(Listing("m", "p", 1, "red water shoe nike brand"), *spans)
+    assert [(tag.name, tag.value) for tag in tags] == [("brand", "brand"), ("function", "water shoe")]
+
+
+@pytest.mark.parametrize(
+    ("title", "first", "last", "flag"),
+    [
+        ("best in the world", 0, None, "claim_withheld"),
+        ("13812345678", 0, None, "personal_data_withheld"),
+        ("john@example.com", 0, 1, "personal_data_withheld"),
+        ("john@example.com", -1, None, "personal_data_withheld"),
+    ],
+)
+def test_what_is_withheld_is_flagged(title: str, first: int, last: int | None, flag: str) -> None:
+    """It is no tag, also where the span is but a piece of an address; another tag comes out all the same."""
+    prepared = prepare(Listing("m", "p", 1, title, description="red shoe"))
+    title_tokens = [at for at, source in enumerate(prepared.sources) if source == 0]
+    red = next(at for at, source in enumerate(prepared.sources) if source == 1)
+    chosen = title_tokens[first:last]
+    found = tagging(prepared, Span(2, chosen[0], chosen[-1] + 1, 0.9), Span(1, red, red + 1, 0.9))
+    assert [tag.value for tag in found.tags] == ["red"]
+    assert found.flags == (flag,)
+
+
+def test_a_value_beside_personal_data_stays() -> None:
+    """Chinese needs no blank before a number."""
+    prepared = prepare(Listing("m", "p", 1, "防水13812345678"), TOKENIZERS[2])
+    (tag,) = tagging(prepared, Span(2, 0, prepared.starts.index(2), 0.9)).tags
+    assert tag.value == "防水"
+
+
 def test_one_place_is_one_evidence() -> None:
     """Two spans in one character, which stands for several, cut the same words out."""
     prepared = prepare(Listing("m", "p", 1, "㎏"), TOKENIZERS[2])  # k, g

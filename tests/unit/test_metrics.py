@@ -24,3 +24,10 @@ def test_each_worker_has_its_own() -> None:
     first, second = Metrics(), Metrics()
     first.stale.inc()
     assert b"streamer_stale_versions_total 0.0" in second.exposition()
+
+
+def test_flags_are_counted_apart() -> None:
+    """What is withheld shows by its reason."""
+    metrics = Metrics()
+    metrics.flags.labels("claim_withheld").inc()
+    assert b'streamer_flags_total{flag="claim_withheld"} 1.0' in metrics.exposition()

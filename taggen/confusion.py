@@ -37,8 +37,8 @@ class Confusion:
     tag: str
     missed: int = 0
     false: int = 0
-    taken_for: Counter[str] = field(default_factory=Counter)
-    taken_from: Counter[str] = field(default_factory=Counter)
+    taken_for: dict[str, int] = field(default_factory=dict)  # not a Counter: asdict() would count its items
+    taken_from: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
 
@@ -55,10 +55,10 @@ def worst(labelled: Sequence[Labelled], taggings: Sequence[Tagging], tags: int =
                 other = instead(mention, others)
                 if missed:
                     confusion.missed += 1
-                    confusion.taken_for[other] += 1
+                    confusion.taken_for[other] = confusion.taken_for.get(other, 0) + 1
                 else:
                     confusion.false += 1
-                    confusion.taken_from[other] += 1
+                    confusion.taken_from[other] = confusion.taken_from.get(other, 0) + 1
                 if mention.tag not in seen and shown[mention.tag, missed] < _EXAMPLES:
                     seen.add(mention.tag)
                     shown[mention.tag, missed] += 1

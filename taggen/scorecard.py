@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,8 +193,8 @@ def _worst(worst: Sequence[Confusion]) -> list[RenderableType]:
     ]
 
 
-def _most(counted: Counter[str]) -> str:
-    return escape(", ".join(f"{name} {count}" for name, count in counted.most_common(3)))
+def _most(counted: Mapping[str, int]) -> str:
+    return escape(", ".join(f"{name} {count}" for name, count in Counter(counted).most_common(3)))
 
 
 def _examples(title: str, examples: Sequence[Example]) -> Text:

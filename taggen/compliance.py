@@ -30,9 +30,9 @@ _RESIDENT_WEIGHTS = tuple(2**power % 11 for power in range(17, 0, -1))
 _CARD = re.compile(r"(?:4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|35\d{14}|62\d{14,17})")
 _CARD_PLACE = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){14,18}(?![\w-])", re.ASCII)
 _PHONE_PLACE = re.compile(r"(?<![\w.,-])(?:\+|\(|00)?\d[\d ()./-]{5,20}\d(?![\w-])", re.ASCII)
-_GROUPED = re.compile(r"\d[ ()./-]+\d")
-# Where a number without a country is tried. Only grouped ones are believed, save Chinese mobiles: bare digits are
-# goods' numbers more often.
+_GROUPED = re.compile(r"[(0].*\d[ ()./-]+\d|\d+[ ()./-]+\d+[ ()./-]+\d")
+# Where a number without a country is tried. Only grouped ones are believed, with an area code or in three groups, save
+# Chinese mobiles: bare digits and 884363-032 are goods' numbers more often.
 _REGIONS = ("US", "CN", "GB", "DE", "FR", "ES", "IT", "BR", "JP", "KR", "TW", "HK")
 _BARE_MOBILE = re.compile(r"1[3-9]\d{9}")
 
@@ -98,7 +98,7 @@ def _is_phone(text: str) -> bool:
         return any(PhoneNumberMatcher(text, None))
     if text.startswith("00"):
         return any(PhoneNumberMatcher("+" + text[2:], None))
-    if not _GROUPED.search(text):
+    if not _GROUPED.match(text):
         return False
     return any(
         match

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from taggen import corpus, tagger
+from taggen import corpus, normalize, tagger
 from taggen.errors import DeviceError, NonFiniteScores
 from taggen.listing import Listing
 from taggen.tag import Evidence, Tagging
@@ -126,8 +126,10 @@ def test_a_device_that_is_not_there_stops_the_start(device: str, tiny: Tiny) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_the_fingerprint_is_of_all_that_decides_the_tags(tiny: Tiny, tmp_path: Path) -> None:
-    """Quantisation, compute dtype and a threshold in the card change it; a generation does not."""
+def test_the_fingerprint_is_of_all_that_decides_the_tags(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantisation, compute dtype, a threshold in the card and rules change it; a generation does not."""
 
     def fingerprint(
         quantization: Any = "int8", dtype: str = "float32", adapter: Path = tiny.adapter, **more: Any
@@ -137,8 +139,12 @@ def test_the_fingerprint_is_of_all_that_decides_the_tags(tiny: Tiny, tmp_path: P
     other = Path(shutil.copytree(tiny.adapter, tmp_path / "adapter"))
     edit_json(other / "tagger.json", tags=[{"name": str(n), "kind": "function", "threshold": 0.1} for n in range(5)])
     different = [fingerprint(), fingerprint("none"), fingerprint(dtype="bfloat16"), fingerprint(adapter=other)]
-    assert len(set(different)) == 4
+    (other / "rules.json").write_text("{}")
+    different.append(fingerprint(adapter=other))
     assert fingerprint(generation=7) == different[0]
+    monkeypatch.setattr(normalize, "_built_in", lambda: ({}, "other data"))
+    different.append(fingerprint())
+    assert len(set(different)) == 6
 
 
 def test_the_model_names_what_serves(tiny: Tiny) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib import resources
@@ -194,6 +195,7 @@ def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype:
         "tokenizer": base.tokenizer_digest,
         "layout": [windows.LAYOUT, windows.WINDOW_TOKENS, windows.OVERLAP_TOKENS, windows.PADDING_MULTIPLE],
         "budget": windows.BUDGET_TOKENS,
+        "unicode": unicodedata.unidata_version,  # decides NFKC
         "rules": [postprocess.RULES, adapter.rules.digest, opencc.__version__, phonenumbers.__version__],
         "quantization": quantization,
         "compute_dtype": compute_dtype,

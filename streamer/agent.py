@@ -170,10 +170,12 @@ class TaggingAgent:
         tags = deleted = rejected = 0
         since_record, since_event = metrics.latency.labels("record"), metrics.latency.labels("event")
         topics: dict[str, int] = {}
+        offsets: dict[tuple[str, int], list[int]] = {}  # the first and the last of each partition
         for output in outputs:
             outcome = output.outcome
             record = outcome.record
             topics[record.topic] = topics.get(record.topic, 0) + 1
+            offsets.setdefault((record.topic, record.partition), [record.offset, 0])[1] = record.offset
             since_record.observe(max(0, now - record.timestamp) / 1000)
             if isinstance(outcome, Rejected):
                 rejected += 1
@@ -215,6 +217,7 @@ class TaggingAgent:
             deleted=deleted,
             dead_letters=rejected,
             tokens=batch.tokens,
+            offsets={f"{topic}/{partition}": ends for (topic, partition), ends in offsets.items()},
             **{f"{stage}_ms": round(seconds * 1000, 1) for stage, seconds in stages.items()},
         )
 

@@ -126,7 +126,7 @@ class Worker:
                 port = await web.start()
             except OSError as error:
                 raise SettingsError(f"STREAMER_WEB_PORT: {self._settings.web_port}: {error.strerror}") from error
-            log.info("starting", web=f"http://{self._settings.web_host}:{port}", group=self._settings.group_id)
+            log.info("starting", web=f"http://{self._settings.web_host}:{port}")
             model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
             stack.callback(model_thread.shutdown, wait=False, cancel_futures=True)
             running = asyncio.create_task(self._run(stack, model_thread))
@@ -268,6 +268,7 @@ def run(settings: Settings, tagger: Tagger | None = None) -> int:
 
 
 async def _serve(settings: Settings, tagger: Tagger | None) -> int:
+    structlog.contextvars.bind_contextvars(group=settings.group_id, pid=os.getpid())
     worker = Worker(settings, tagger)
     code = FAILED
     try:

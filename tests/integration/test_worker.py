@@ -54,7 +54,7 @@ def poison(number: int) -> tuple[bytes | None, str]:
 async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
     """2,000 events over four partitions and three merchants, one in twenty poison, one deletion in fifty: a tag event,
     a deletion event or a dead letter each, with the original bytes; a product's in order; nothing of a listing in the
-    log; all committed."""
+    log, which names every offset in its batches; all committed."""
     await stage.create_topics()
     reasons = {number: poison(number)[1] for number in range(7, EVENTS, 20)}
     values = [
@@ -83,6 +83,9 @@ async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
         log = worker.log.read_text()
         assert "Nike" not in log
         assert "绝密" not in log
+        batches = [event for event in worker.events if event["event"] == "batch"]
+        assert sum(last - first + 1 for batch in batches for first, last in batch["offsets"].values()) == EVENTS
+        assert all(batch["group"] and batch["pid"] for batch in batches)
     assert sum((await stage.committed()).values()) == EVENTS
 
 

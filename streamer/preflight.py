@@ -7,7 +7,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnrecognizedBrokerVersion
 
 from streamer.errors import BrokerError, BrokerUnavailable, OffsetLost, TopicMissing
 from streamer.settings import Settings
@@ -23,29 +23,16 @@ log = structlog.get_logger(__name__)
 async def preflight(settings: Settings) -> int:
     """Check the broker; returns the largest output (key and value, bytes) that both target topics take.
 
-    Raises BrokerUnavailable after `broker_retry_s`, TopicMissing, OffsetLost.
+    A broker that is not there, drops us in the handshake or is just changing its leaders is asked again. Raises BrokerUnavailable after
+    `broker_retry_s`, TopicMissing, OffsetLost, BrokerError.
     """
-    admin = await _connect(settings)
-    try:
-        sources = await _check_topics(admin, settings)
-        max_bytes = await _max_message_bytes(admin, settings)
-        await _check_offsets(sources, settings)
-    except KafkaError as error:
-        raise BrokerError(f"{settings.kafka_bootstrap}: {type(error).__name__} on checking topics") from error
-    finally:
-        await admin.close()
-    return min(settings.max_output_bytes, max_bytes - BATCH_OVERHEAD_BYTES)
-
-
-async def _connect(settings: Settings) -> AIOKafkaAdminClient:
     deadline = time.monotonic() + settings.broker_retry_s
     while True:
-        admin = AIOKafkaAdminClient(**settings.client_options())
         try:
-            await admin.start()
-            return admin
+            return await _attempt(settings)
         except KafkaError as error:
-            await admin.close()
+            if not (error.retriable or isinstance(error, UnrecognizedBrokerVersion)):
+                raise BrokerError(f"{settings.kafka_bootstrap}: {type(error).__name__} on checking topics") from error
             if time.monotonic() + PAUSE_S > deadline:
                 raise BrokerUnavailable(
                     f"{settings.kafka_bootstrap}: no broker answered within {settings.broker_retry_s:g} s "
@@ -53,6 +40,18 @@ async def _connect(settings: Settings) -> AIOKafkaAdminClient:
                 ) from error
             log.warning("broker_not_reachable", bootstrap=settings.kafka_bootstrap, error=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
+
+
+async def _attempt(settings: Settings) -> int:
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    try:
+        await admin.start()
+        sources = await _check_topics(admin, settings)
+        max_bytes = await _max_message_bytes(admin, settings)
+        await _check_offsets(sources, settings)
+    finally:
+        await admin.close()
+    return min(settings.max_output_bytes, max_bytes - BATCH_OVERHEAD_BYTES)
 
 
 async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[TopicPartition]:

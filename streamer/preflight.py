@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 async def preflight(settings: Settings) -> int:
     """Check the broker; returns the largest output (key and value, bytes) that both target topics take.
 
-    A broker that is not there, drops us in the handshake or is just changing its leaders is asked again. Raises BrokerUnavailable after
-    `broker_retry_s`, TopicMissing, OffsetLost, BrokerError.
+    A broker that is not there, drops us in the handshake or is just changing its leaders is asked again.
+    Raises BrokerUnavailable after `broker_retry_s`, TopicMissing, OffsetLost, BrokerError.
     """
     deadline = time.monotonic() + settings.broker_retry_s
     while True:

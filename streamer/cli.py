@@ -172,7 +172,7 @@ def topics_create(
 
 @app.command()
 def demo(
-    rate: Annotated[float, typer.Option(min=0.1, metavar="N", help="Listings a second.")] = 12,
+    rate: Annotated[float, typer.Option(min=0.1, metavar="N", help="Listings a second.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="The summary alone, as JSON.")] = False,
     bootstrap: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from taggen.tag import Evidence, Tag, Tagging
 from taggen.text import Field
 from taggen.windows import Prepared
 
-RULES = 3  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 4  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
@@ -73,7 +73,8 @@ def _apart(spans: Iterable[Span]) -> list[Span]:
 
 
 def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:
-    """The span's field and its place in the clean text, without punctuation at its edges."""
+    """The span's field and its place in the clean text, without punctuation at its edges and with whole Latin words: a
+    tokenizer cuts rare words (LE|AK), and the head may take only a piece."""
     field = prepared.fields[prepared.sources[span.first]]
     start, end = prepared.starts[span.first], prepared.ends[span.last - 1]
     words = field.clean.text[start:end]
@@ -85,7 +86,17 @@ def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:
         inner += behind
     start += len(words) - len(words.lstrip(_EDGES))
     end -= len(words) - len(inner)
+    text = field.clean.text
+    first, last = max(start - _WORD_CHARS, 0), min(end + _WORD_CHARS, len(text))
+    while start > first and _letters(text[start - 1 : start + 1]):
+        start -= 1
+    while end < last and _letters(text[end - 1 : end + 1]):
+        end += 1
     return field, start, end
+
+
+def _letters(two: str) -> bool:
+    return two.isascii() and two.isalpha()
 
 
 def _cut(place: tuple[Field, int, int]) -> tuple[str, Evidence]:

@@ -56,6 +56,16 @@ def test_punctuation_at_the_edges_is_not_evidence() -> None:
     assert (tag.value, tag.evidence) == ("red-shoe", (Evidence("title", 1, 9),))
 
 
+def test_a_piece_of_a_latin_word_is_widened_to_the_word() -> None:
+    """A tokenizer cuts rare words; what stands beside digits, blanks and Chinese stays apart."""
+    listing = Listing("m", "p", 1, "leakproof 防水leak")
+    # One token a letter: l e a k p r o o f | 防水 unknown | l e a k
+    (tag,) = tags_of(listing, Span(1, 0, 2, 0.9))
+    assert (tag.value, tag.evidence) == ("leakproof", (Evidence("title", 0, 9),))
+    (tag,) = tags_of(listing, Span(1, 11, 13, 0.9))
+    assert tag.value == "leak"
+
+
 @pytest.mark.parametrize(
     ("title", "value"),
     [('27" ,', '27"'), ("6'.", "6'"), ("6+ (", "6+"), ("'S10+'", "S10+"), ("'red'", "red"), ('"', None)],

@@ -126,7 +126,7 @@ def train(
     version: Annotated[str, typer.Option(help="The adapter's version.")] = "1",
     merchant: Annotated[str, typer.Option(help="The merchant it is for, * for all.")] = "*",
     base_model: BaseOption = "embedded",
-    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    epochs: Annotated[int, typer.Option(min=1)] = 14,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
     rank: Annotated[int, typer.Option(min=1, max=256)] = 32,
     seed: int = 0,

@@ -28,7 +28,7 @@ _IGNORED = -100  # cross-entropy's own mark
 class Settings:
     """How an adapter is trained."""
 
-    epochs: int = 12
+    epochs: int = 14
     batch_listings: int = 16
     learning_rate: float = 1e-3
     warm_up: float = 0.06  # share of the steps

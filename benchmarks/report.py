@@ -3,11 +3,14 @@
 import json
 import os
 import platform
+import resource
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +33,26 @@ class Figure(NamedTuple):
         return f"{self.median:,.{digits}f}{spread}"
 
 
-def machine() -> dict[str, Any]:
+class Neighbours:
+    """How busy other processes kept the machine since this was made: figures from a busy machine are worth little."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._before = self._others()
+
+    def share(self) -> float:
+        """Of all cores' time, 0 to 1; our children count as ours once they have ended."""
+        seconds = time.monotonic() - self._began
+        return max(0.0, (self._others() - self._before) / seconds / (psutil.cpu_count() or 1))
+
+    @staticmethod
+    def _others() -> float:
+        all_ = psutil.cpu_times()
+        own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return float(all_.user + all_.nice + all_.system) - sum(used.ru_utime + used.ru_stime for used in own)
+
+
+def machine(neighbours: Neighbours) -> dict[str, Any]:
     """The kind of machine: what figures depend on, nothing that tells one machine from another of its kind."""
     import torch  # noqa: PLC0415  seconds: not for the processes that are measured
 
@@ -42,6 +64,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "busy_with_others": neighbours.share(),
     }
 
 
@@ -60,6 +83,13 @@ def show(
     for name, figure in (notes or {}).items():
         console.print(f"{name}: [bold]{figure}[/bold]", highlight=False)
     console.print()
+
+
+def describe(machine: Mapping[str, Any]) -> str:
+    """The machine in a line."""
+    return ", ".join(
+        f"{name} {value:.0%}" if isinstance(value, float) else f"{name} {value}" for name, value in machine.items()
+    )
 
 
 def plain(content: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 from consumers import CONSUMERS, NullTagger, Task, Usage, consumer
-from report import Figure, machine, print_json, show
+from report import Figure, Neighbours, describe, machine, print_json, show
 
 from streamer import topics
 from streamer.broker import EmbeddedBroker, free_port
@@ -106,6 +106,7 @@ def pipeline_split(events: Sequence[Event], batch: int) -> dict[str, float]:
 
 def run(count: int, rounds: int) -> dict[str, Any]:
     """All consumers in turn, `rounds` times over."""
+    neighbours = Neighbours()
     codec = Codec()
     events = [
         (tag_key(listing.merchant_id, listing.product_id), codec.encode_listing(listing)) for listing in listings(count)
@@ -129,7 +130,7 @@ def run(count: int, rounds: int) -> dict[str, Any]:
     produce = figure("in-out", "cpu_us").median - figure("in", "cpu_us").median
     rest = figure("worker", "cpu_us").median - own - produce
     return {
-        "machine": machine(),
+        "machine": machine(neighbours),
         "events": count,
         "event_bytes": round(sum(len(value) for _, value in events) / count),
         "rounds": rounds,
@@ -172,7 +173,7 @@ def print_tables(result: dict[str, Any]) -> None:
             f"worker / Faust's events() (aim: at most {AIM})": result["worker_to_faust"],
             "its consuming part / Faust's events()": f"{result['consume_to_faust']:.2f}",
             "worker / aiokafka in and out": result["worker_to_in_out"],
-            "machine": ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
+            "machine": describe(result["machine"]),
         },
     )
 

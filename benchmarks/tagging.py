@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from report import Figure, machine, print_json, show
+from report import Figure, Neighbours, describe, machine, print_json, show
 from torch import Tensor, nn
 
 from streamer.batch import cut
@@ -237,6 +237,7 @@ def run(
     adapter: Path, count: int, rounds: int, kinds: Sequence[tuple[Quantization, str]], threads: Sequence[int]
 ) -> Results:
     """Measure everything."""
+    neighbours = Neighbours()
     listings = sample(count)
     runs: dict[str, Run] = {}
     peaks: dict[tuple[str, int], Figure] = {}
@@ -278,7 +279,7 @@ def run(
         }
 
     return {
-        "machine": machine(),
+        "machine": machine(neighbours),
         "adapter": tagger.model.adapter,
         "listings": len(listings),
         "rounds": rounds,
@@ -324,7 +325,7 @@ def print_tables(result: Results) -> None:
         [[step, figure, EXPLAINED[step]] for step, figure in outside.items()],
         {
             "outside the model, µs": f"{sum(one.median for step, one in outside.items() if step != 'model'):.0f}",
-            "machine": ", ".join(f"{name} {value}" for name, value in result["machine"].items()),
+            "machine": describe(result["machine"]),
         },
     )
 

@@ -146,3 +146,41 @@ def test_help_reads_well(command: tuple[str, ...]) -> None:
     assert result.exit_code == 0
     expected = "--adapter" if command == ("tag",) else "--out" if command else "train"
     assert expected in result.stdout
+
+
+def test_an_evaluation_is_written_drawn_and_gated(tiny: Tiny, tmp_path: Path) -> None:
+    """JSON with counts as counts, a picture, and a gate that an adapter passes against itself and fails against one
+    that finds what it does not."""
+    served = tagger.load(str(tiny.base), tiny.adapter)
+    listings = [Listing("-", str(number), 0, f"nike red leather shoe {number} blue") for number in range(8)]
+    rows = []
+    for listing, tagging in zip(listings, served.tag(served.prepare(listings)), strict=True):
+        spans = [
+            {"field": place.field, "start": place.start, "end": place.end, "tag": one.name}
+            for one in tagging.tags
+            for place in one.evidence
+        ]
+        rows.append({"title": listing.title, "spans": spans})
+    assert any(row["spans"] for row in rows)
+    data = tmp_path / "gold.jsonl"
+    data.write_bytes(jsonl(*rows))
+    deaf = tmp_path / "deaf"  # the same adapter with thresholds that nothing reaches
+    deaf.mkdir()
+    for path in tiny.adapter.iterdir():
+        (deaf / path.name).write_bytes(path.read_bytes())
+    card = json.loads((deaf / "tagger.json").read_text())
+    card["tags"] = [one | {"threshold": 1.0} for one in card["tags"]]
+    (deaf / "tagger.json").write_text(json.dumps(card))
+    base = ("--base-model", tiny.base, "--threads", 1)
+
+    result = run("evaluate", tiny.adapter, data, "--json", "--picture", tmp_path / "scores.png", *base)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert content["exact"]["micro"]["f1"] == 100.0
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+    assert run("evaluate", tiny.adapter, data, "--compare", tiny.adapter, "--gate", *base).exit_code == 0
+    worse = run("evaluate", deaf, data, "--compare", tiny.adapter, "--gate", "--json", *base)
+    assert worse.exit_code == 1
+    for confusion in json.loads(worse.stdout)["worst"]:
+        assert confusion["taken_for"] == {"nothing": confusion["missed"]}

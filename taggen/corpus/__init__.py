@@ -9,9 +9,10 @@ from pathlib import Path
 
 from taggen.corpus.forms import read, read_any, read_mapping
 from taggen.corpus.labelled import Finding, Labelled, Report, Span
-from taggen.corpus.tag_set import OA_MINE, TAGS, tag_set
+from taggen.corpus.tag_set import LABELS, OA_MINE, TAGS, tag_set
 
 __all__ = [
+    "LABELS",
     "OA_MINE",
     "TAGS",
     "Finding",

@@ -8,7 +8,7 @@ from typing import Any
 
 from taggen.corpus import marks, offsets, values
 from taggen.corpus.labelled import Labelled, Report
-from taggen.corpus.tag_set import TAGS
+from taggen.corpus.tag_set import LABELS, TAGS
 from taggen.errors import CorpusError
 from taggen.tag import TAG_NAME
 
@@ -16,9 +16,9 @@ from taggen.tag import TAG_NAME
 def read(path: Path) -> list[Labelled]:
     """Read a file of JSON objects with marks in place, as the package's own are.
 
-    Raises CorpusError naming file and line, also for a mark that is none of TAGS.
+    Raises CorpusError naming file and line, also for a mark that is none of TAGS or a label that is none of LABELS.
     """
-    return [marks.parse(_object(line, where), where, TAGS) for where, line in _lines(path)]
+    return [marks.parse(_object(line, where), where, TAGS, LABELS) for where, line in _lines(path)]
 
 
 def read_any(paths: Path | Sequence[Path], tag_of: Mapping[str, str] | None = None) -> tuple[list[Labelled], Report]:

@@ -1,7 +1,7 @@
 """A labelled listing, and the report on how well its file could be read."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -86,3 +86,27 @@ def make_listing(row: Mapping[str, Any], where: str, **fields: Any) -> Listing:
         return Listing.from_record(record)
     except InvalidListing as error:
         raise CorpusError(f"{where}: {error}") from None
+
+
+def read_labels(
+    row: Mapping[str, Any], where: str, allowed: Mapping[str, Container[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """A row's `labels`: {name: value or list of values}, an empty list where a listing is known to have none.
+
+    `allowed`, if given, are the only names and values there may be. Raises CorpusError.
+    """
+    labels = row.get("labels", {})
+    if not isinstance(labels, dict):
+        raise CorpusError(f"{where}: labels: not a map")
+    found = {}
+    for name, given in labels.items():
+        values = [given] if isinstance(given, str) else given
+        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+            raise CorpusError(f"{where}: labels.{name}: neither a string nor a list of strings")
+        if allowed is not None and name not in allowed:
+            raise CorpusError(f"{where}: labels.{name}: none of {', '.join(allowed)}")
+        for value in values:
+            if allowed is not None and value not in allowed[name]:
+                raise CorpusError(f"{where}: labels.{name}: unexpected {value!r}")
+        found[name] = tuple(values)
+    return found

@@ -1,19 +1,25 @@
 """Marks in place: `<brand>Nike</brand> shoes`, in the fields of JSON objects or in tab-separated lines."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
-from taggen.corpus.labelled import Labelled, Span, make_listing
+from taggen.corpus.labelled import Labelled, Span, make_listing, read_labels
 from taggen.errors import CorpusError
 
 _MARK = re.compile(r"<(/?)([\w .-]+)>")
 
 
-def parse(row: dict[str, Any], where: str, tags: Container[str] | None = None) -> Labelled:
-    """A JSON object with marks in title, description and attributes; `tags`, if given, are the only ones allowed.
+def parse(
+    row: dict[str, Any],
+    where: str,
+    tags: Container[str] | None = None,
+    labels: Mapping[str, Container[str]] | None = None,
+) -> Labelled:
+    """A JSON object with marks in title, description and attributes, and perhaps `labels` of the listing as a whole.
 
-    Raises CorpusError for marks that are not well-formed.
+    `tags` and `labels` ({name: values}), if given, are the only ones allowed. Raises CorpusError for others, and for
+    marks that are not well-formed.
     """
     spans: list[Span] = []
 
@@ -34,7 +40,7 @@ def parse(row: dict[str, Any], where: str, tags: Container[str] | None = None) -
         description=strip("description", row.get("description")),
         attributes={key: strip(f"attributes.{key}", value) for key, value in attributes.items()},
     )
-    return Labelled(listing, tuple(spans))
+    return Labelled(listing, tuple(spans), labels=read_labels(row, where, labels))
 
 
 def parse_tabbed(line: str, where: str) -> Labelled:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from taggen.corpus.labelled import Labelled, Span, make_listing
+from taggen.corpus.labelled import Labelled, Span, make_listing, read_labels
 from taggen.errors import CorpusError
 
 
@@ -14,7 +14,7 @@ def parse(row: dict[str, Any], where: str) -> Labelled:
     `text`, if given, must be what its offsets cut out. Raises CorpusError.
     """
     listing = make_listing(row, where, title=row.get("title", row.get("input")))
-    labelled = Labelled(listing, (), labels=_labels(row.get("labels", {}), where))
+    labelled = Labelled(listing, (), labels=read_labels(row, where))
     if not isinstance(row["spans"], list):
         raise CorpusError(f"{where}: spans: not a list")
     spans = [_span(labelled, span, f"{where}: span {number}") for number, span in enumerate(row["spans"], 1)]
@@ -45,15 +45,3 @@ def _span(labelled: Labelled, span: Any, where: str) -> Span:
     if "text" in span and span["text"] != text[start:end]:
         raise CorpusError(f"{where}: the text from {start} to {end} is {text[start:end]!r}, not {span['text']!r}")
     return Span(field, start, end, tag)
-
-
-def _labels(labels: Any, where: str) -> dict[str, tuple[str, ...]]:
-    if not isinstance(labels, dict):
-        raise CorpusError(f"{where}: labels: not a map")
-    found = {}
-    for name, given in labels.items():
-        values = [given] if isinstance(given, str) else given
-        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
-            raise CorpusError(f"{where}: labels.{name}: neither a string nor a list of strings")
-        found[name] = tuple(values)
-    return found

@@ -24,6 +24,47 @@ TAGS: Mapping[str, Kind] = {
     "flavor": "attribute",
 }
 
+# The listing-level labels of the package's own listings, and their values: closed lists, explained in README.md.
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "category": (
+        "clothing",
+        "shoes",
+        "bags",
+        "accessories",
+        "jewellery",
+        "watches",
+        "electronics",
+        "appliances",
+        "kitchen",
+        "furniture",
+        "home_textiles",
+        "household",
+        "beauty",
+        "personal_care",
+        "food",
+        "drinks",
+        "toys",
+        "sports_outdoor",
+        "baby",
+        "pets",
+        "automotive",
+        "tools",
+        "stationery",
+    ),
+    "audience_group": ("women", "men", "children", "babies", "dogs", "cats"),
+    "occasion_group": (
+        "everyday",
+        "work",
+        "school",
+        "sport",
+        "outdoor",
+        "travel",
+        "celebration",
+        "gift",
+        "home",
+    ),
+}
+
 # Attributes of OA-Mine (Zhang et al. 2022, Apache-2.0) that mean one of these tags wherever they stand.
 OA_MINE = {
     "Brand": "brand",

@@ -61,6 +61,10 @@ def test_marks_become_spans(file: Callable[..., Path]) -> None:
         (ROW | {"attributes": {"a": 1}}, "attributes: not a map of strings"),
         (ROW | {"title": 7}, "title: not a string"),
         (ROW | {"id": None}, "product_id: missing"),
+        (ROW | {"labels": ["shoes"]}, "labels: not a map"),
+        (ROW | {"labels": {"category": [7]}}, "labels.category: neither a string nor a list"),
+        (ROW | {"labels": {"category": ["clogs"]}}, "labels.category: unexpected 'clogs'"),
+        (ROW | {"labels": {"kind": ["shoes"]}}, "labels.kind: none of category, audience_group, occasion_group"),
     ],
 )
 def test_a_bad_line_is_named(row: object, message: str, file: Callable[..., Path]) -> None:
@@ -69,6 +73,15 @@ def test_a_bad_line_is_named(row: object, message: str, file: Callable[..., Path
     with pytest.raises(CorpusError, match=message) as caught:
         corpus.read(path)
     assert str(caught.value).startswith(f"{path}:3: ")
+
+
+def test_labels_come_along_with_marks(file: Callable[..., Path]) -> None:
+    """The package's own files have closed lists of them, other files whatever labels they like."""
+    ours = ROW | {"labels": {"category": "shoes", "audience_group": ["women", "men"], "occasion_group": []}}
+    (item,) = corpus.read(file(ours))
+    assert item.labels == {"category": ("shoes",), "audience_group": ("women", "men"), "occasion_group": ()}
+    (other,), _ = corpus.read_any(file(ROW | {"labels": {"kind": ["clogs"]}}))
+    assert other.labels == {"kind": ("clogs",)}
 
 
 def test_a_line_ends_at_its_end(file: Callable[..., Path]) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 LISTING = "product-listing"
 TAGS = "product-tags"
 DEAD_LETTER = "product-tags-dlq"
+ADAPTER = "merchant-adapter"
+ADAPTER_STATUS = "merchant-adapter-status"
+NAMES = (LISTING, TAGS, DEAD_LETTER, ADAPTER, ADAPTER_STATUS)
 
 
 @cache

@@ -11,22 +11,25 @@ event, and RegistryError when only the registry could tell.
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import schemas
 from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer
 from streamer.errors import DecodeError
 from streamer.registry import Registry
+from streamer.routing import Canary, RouteChange
 from streamer.settings import Settings
-from taggen.errors import InvalidListing
+from taggen.errors import AdapterError, InvalidListing
 from taggen.listing import MAX_ID_CHARS, Listing
+from taggen.reference import Reference
 from taggen.tag import Evidence, Model, Tag
 
 CONFLUENT = b"\x00"  # begins the Confluent frame; the schema id follows
 _FRAME = struct.Struct(">cI")
 _MAX_SCHEMA_ID = 2**31 - 1
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one at each call
-_MODEL = "stream.taggen.Model"  # tells fastavro the branch of the union, which it would search for
+# tell fastavro the branch of a union, which it would search for
+_MODEL, _REFERENCE, _CANARY = "stream.taggen.Model", "stream.taggen.AdapterReference", "stream.taggen.Canary"
 
 
 class Record(NamedTuple):
@@ -84,6 +87,25 @@ class DeadLetter(NamedTuple):
     failed_at: int
 
 
+WorkerState = Literal["heartbeat", "verified", "refused", "retrying", "in_use"]
+
+
+class AdapterStatus(NamedTuple):
+    """What a worker says of itself (a heartbeat), or of the version that a record of the control topic named;
+    `reported_at` in milliseconds since 1970. Held by a test to merchant-adapter-status.avsc."""
+
+    worker: str
+    base_fingerprint: str
+    state: WorkerState
+    control_offset: int
+    merchant_id: str | None
+    revision: int | None
+    adapter: Reference | None
+    reason: str | None
+    detail: str | None
+    reported_at: int
+
+
 class Codec:
     """Reads all three forms; writes the Confluent frame when there is a registry, else single objects.
 
@@ -95,11 +117,15 @@ class Codec:
         registry: Registry | None = None,
         tags_topic: str = "product-tags",
         dead_letter_topic: str = "product-tags-dlq",
+        adapters_topic: str = "merchant-adapters",
+        adapter_status_topic: str = "merchant-adapter-status",
     ) -> None:
         self._registry = registry
         self._tags_topic = tags_topic
         self._dead_letter_topic = dead_letter_topic
-        self._formats = {name: Format(name) for name in (schemas.LISTING, schemas.TAGS, schemas.DEAD_LETTER)}
+        self._adapters_topic = adapters_topic
+        self._adapter_status_topic = adapter_status_topic
+        self._formats = {name: Format(name) for name in schemas.NAMES}
         self._prefixes: dict[tuple[str, str], bytes] = {}  # by schema and topic
         self._writers: dict[tuple[str, int], Writer | None] = {}  # by schema and id; None: not one to read with
 
@@ -107,7 +133,13 @@ class Codec:
     def from_settings(cls, settings: Settings) -> "Codec":
         """The codec of a process with these settings. Raises SettingsError for a registry's URL that is none."""
         url = settings.schema_registry_url
-        return cls(Registry(url) if url else None, settings.tags_topic, settings.dead_letter_topic)
+        return cls(
+            Registry(url) if url else None,
+            settings.tags_topic,
+            settings.dead_letter_topic,
+            settings.adapters_topic,
+            settings.adapter_status_topic,
+        )
 
     def decode_listing(self, record: Record) -> Listing:
         """The listing in a record's value. Raises DecodeError and RegistryError."""
@@ -144,6 +176,30 @@ class Codec:
         headers = tuple((header["name"], header["value"]) for header in content["headers"])
         return DeadLetter(**{**content, "headers": headers})
 
+    def decode_route_change(self, value: bytes) -> RouteChange:
+        """The control record in a value. Raises DecodeError, for one that contradicts itself too, and RegistryError."""
+        content = self._read(schemas.ADAPTER, value)
+        canary = content["canary"]
+        change = RouteChange(
+            **{
+                **content,
+                "adapter": _reference(content["adapter"]),
+                "canary": None if canary is None else Canary(**canary),
+            }
+        )
+        if not 0 < len(change.merchant_id) <= MAX_ID_CHARS or change.revision < 1:
+            raise DecodeError("invalid_record", "no merchant or no revision")
+        if change.action == "assign" and change.adapter is None:
+            raise DecodeError("invalid_record", "assigns no adapter", "adapter", change.merchant_id)
+        if change.canary is not None and not 0 <= change.canary.share <= 1:
+            raise DecodeError("invalid_record", "not within 0 to 1", "canary.share", change.merchant_id)
+        return change
+
+    def decode_adapter_status(self, value: bytes) -> AdapterStatus:
+        """The worker's status in a value. Raises DecodeError and RegistryError."""
+        content = self._read(schemas.ADAPTER_STATUS, value)
+        return AdapterStatus(**{**content, "adapter": _reference(content["adapter"])})
+
     def encode_listing(self, listing: Listing, topic: str = "product-created") -> bytes:
         """A listing's value for `topic`. Raises RegistryError."""
         record = {
@@ -177,6 +233,18 @@ class Codec:
         record = letter._asdict()
         record["headers"] = [{"name": name, "value": value} for name, value in letter.headers]
         return self._write(schemas.DEAD_LETTER, self._dead_letter_topic, record)
+
+    def encode_route_change(self, change: RouteChange) -> bytes:
+        """A control record's value. Raises RegistryError."""
+        record = change._asdict() | {"adapter": _reference_record(change.adapter)}
+        if change.canary is not None:
+            record["canary"] = (_CANARY, change.canary._asdict())
+        return self._write(schemas.ADAPTER, self._adapters_topic, record)
+
+    def encode_adapter_status(self, status: AdapterStatus) -> bytes:
+        """A worker's status as a value. Raises RegistryError."""
+        record = status._asdict() | {"adapter": _reference_record(status.adapter)}
+        return self._write(schemas.ADAPTER_STATUS, self._adapter_status_topic, record)
 
     def _write(self, name: str, topic: str, record: dict[str, Any]) -> bytes:
         prefix = self._prefixes.get((name, topic))
@@ -223,6 +291,11 @@ class Codec:
         return writer
 
 
+def route_key(merchant_id: str, base_fingerprint: str) -> bytes:
+    """The key of a merchant's control records: UTF-8 JSON array, compact."""
+    return _COMPACT.encode([merchant_id, base_fingerprint]).encode()
+
+
 def tag_key(merchant_id: str, product_id: str) -> bytes:
     """The key of a product's tag events: UTF-8 JSON array, compact."""
     return _COMPACT.encode([merchant_id, product_id]).encode()
@@ -241,6 +314,19 @@ def _tag_record(tag: Tag) -> dict[str, Any]:
 
 def _tag(content: Mapping[str, Any]) -> Tag:
     return Tag(**{**content, "evidence": tuple(Evidence(**where) for where in content["evidence"])})
+
+
+def _reference_record(reference: Reference | None) -> Any:
+    if reference is None:
+        return None
+    return _REFERENCE, {"name": reference.name, "version": reference.version, "digest": reference.digest}
+
+
+def _reference(content: Mapping[str, str] | None) -> Reference | None:
+    try:
+        return None if content is None else Reference(**content)
+    except AdapterError as error:
+        raise DecodeError("invalid_record", str(error), "adapter") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     generation: Annotated[int, Field(ge=0)] = 1  # grows with a new base or default adapter
     torch_threads: Annotated[int | None, Field(ge=1)] = None  # None: torch's own choice
 
+    # merchant adapters
+    adapter_store: str | None = None  # a folder, s3://... or gs://...; None: the default adapter serves everybody
+    adapter_cache_bytes: Annotated[int, Field(ge=0)] = 512 * MIB  # of versions read, in host memory
+    adapters_topic: Annotated[str, Field(min_length=1)] = "merchant-adapters"
+    adapter_status_topic: Annotated[str, Field(min_length=1)] = "merchant-adapter-status"
+
     # micro-batches and queues
     batch_listings: Annotated[int, Field(ge=1)] = 64
     batch_tokens: Annotated[int, Field(ge=1)] = 8192  # padded

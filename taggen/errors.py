@@ -32,7 +32,15 @@ class BaseModelError(TaggenError):
 
 
 class AdapterError(TaggenError):
-    """An adapter folder that must not be served: damaged, not allowed, or made for another base."""
+    """An adapter that must not be served: damaged, not allowed, or made for another base or merchant.
+
+    `reason` is a code for machines: missing, size, format, config, tag_set, shapes, values, base, merchant, digest, name,
+    rules or smoke.
+    """
+
+    def __init__(self, message: str, reason: str = "format") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CorpusError(TaggenError):

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import schemas
 from streamer.avro import Format
-from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent
+from streamer.codec import AdapterStatus, Codec, Coordinates, DeadLetter, Record, TagEvent
+from streamer.routing import RouteChange
 from taggen.listing import Listing
 from taggen.tag import Evidence, Model, Tag
 
-NAMES = (schemas.LISTING, schemas.TAGS, schemas.DEAD_LETTER)
+NAMES = schemas.NAMES
 INPUTS = {schemas.LISTING}  # others write them: backward. The rest others read while we write: full
 RELEASES = [(name, version) for name in NAMES for version in schemas.released(name)]
 
@@ -70,10 +71,18 @@ def simplified(schema: Any) -> Any:  # noqa: PLR0911 one return a type
 
 
 @pytest.mark.parametrize(
-    ("name", "holder"), [(schemas.LISTING, Listing), (schemas.TAGS, TagEvent), (schemas.DEAD_LETTER, DeadLetter)]
+    ("name", "holder"),
+    [
+        (schemas.LISTING, Listing),
+        (schemas.TAGS, TagEvent),
+        (schemas.DEAD_LETTER, DeadLetter),
+        (schemas.ADAPTER, RouteChange),
+        (schemas.ADAPTER_STATUS, AdapterStatus),
+    ],
 )
 def test_types_have_the_schemas_fields(name: str, holder: type) -> None:
-    """Listing, TagEvent (with Tag, Evidence, Model, Coordinates) and DeadLetter: same names, same types."""
+    """Listing, TagEvent (with Tag, Evidence, Model, Coordinates), DeadLetter, RouteChange (with Reference, Canary) and
+    AdapterStatus: same names, same types."""
     assert types_of(holder) == simplified(schemas.load(name))
 
 
@@ -129,6 +138,11 @@ BREAKING: list[tuple[str, str, typing.Callable[[dict[str, Any]], Any]]] = [
     )),
     (schemas.DEAD_LETTER, "drop a field without default", lambda s: s["fields"].remove(field(s, "reason"))),
     (schemas.DEAD_LETTER, "headers' values", lambda s: field(s, "headers.value").update(type="bytes")),
+    (schemas.ADAPTER, "an action that older workers do not know", lambda s: (
+        field(s, "action")["type"]["symbols"].append("pause")
+    )),
+    (schemas.ADAPTER, "drop a field without default", lambda s: s["fields"].remove(field(s, "revision"))),
+    (schemas.ADAPTER_STATUS, "another type", lambda s: field(s, "control_offset").update(type="string")),
 ]  # fmt: skip
 ALLOWED: list[tuple[str, str, typing.Callable[[dict[str, Any]], Any]]] = [
     (schemas.LISTING, "new field", lambda s: s["fields"].append({"name": "x", "type": "string", "default": ""})),
@@ -137,6 +151,8 @@ ALLOWED: list[tuple[str, str, typing.Callable[[dict[str, Any]], Any]]] = [
     (schemas.TAGS, "new field", lambda s: s["fields"].append({"name": "x", "type": "long", "default": 0})),
     (schemas.TAGS, "drop a field with default", lambda s: s["fields"].remove(field(s, "flags"))),
     (schemas.TAGS, "a new kind", lambda s: field(s, "tags.kind")["type"]["symbols"].append("season")),
+    (schemas.ADAPTER, "new field", lambda s: s["fields"].append({"name": "x", "type": "string", "default": ""})),
+    (schemas.ADAPTER_STATUS, "a new state", lambda s: field(s, "state")["type"]["symbols"].append("stopped")),
 ]
 
 

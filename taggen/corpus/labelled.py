@@ -21,7 +21,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A listing, the spans that somebody marked in it, and labels of the listing as a whole ({name: values}).
+    """A listing, the spans that somebody marked in it, and labels of the listing as a whole ({name: values}): no values
+    where it is known to have none, no such name where nothing is known.
 
     `partial` says that other words may carry tags too: what is not marked is neither taught nor scored.
     """

@@ -52,6 +52,44 @@ def test_one_value_is_swapped_for_one_other() -> None:
     assert {"Nike", "Fjällräven", "NIKE"} <= seen
 
 
+def test_a_swap_never_contradicts_a_label() -> None:
+    """What a label rests on is swapped for what listings with the same label say; without labels for anything."""
+
+    def item(product: str, word: str, **labels: tuple[str, ...]) -> corpus.Labelled:
+        span = corpus.Span("title", 0, len(word), "audience")
+        return corpus.Labelled(Listing("m", product, 1, f"{word} shoe", locale="en"), (span,), labels=labels)
+
+    men, gents = (item(word, word, audience_group=("men",)) for word in ("Men's", "Gents"))
+    others = [item("women", "Women's", audience_group=("women",)), item("any", "Boys")]
+    augmenter = Augmenter([men, gents, *others])
+    random_ = random.Random(0)  # noqa: S311
+    varied = [augmenter.vary(men, random_) for _ in range(60)]
+    assert {one.listing.title.partition(" ")[0].casefold() for one in varied} == {"men's", "gents"}
+    assert {tuple(one.labels.items()) for one in varied} == {(("audience_group", ("men",)),)}
+    unlabelled = Augmenter([item("1", "Men's"), item("2", "Women's")])
+    titles = {unlabelled.vary(item("1", "Men's"), random_).listing.title.casefold() for _ in range(60)}
+    assert titles == {"men's shoe", "women's shoe"}
+
+
+def test_a_label_goes_with_the_field_that_said_it() -> None:
+    """Known values become unknown when their words are dropped; known absence, and what the title says, stay."""
+    listing = Listing("m", "p", 1, "Men's shoe", description="for the office", locale="en")
+    spans = (corpus.Span("title", 0, 5, "audience"), corpus.Span("description", 8, 14, "occasion"))
+    labels = {"category": ("shoes",), "audience_group": ("men",), "occasion_group": ("work",)}
+    told = corpus.Labelled(listing, spans, labels=labels)
+    none = corpus.Labelled(listing, spans, labels=labels | {"occasion_group": ()})
+    augmenter = Augmenter([told, none])
+    random_ = random.Random(0)  # noqa: S311
+    dropped = set()
+    for _ in range(60):
+        varied = augmenter.vary(told, random_)
+        gone = {"occasion_group"} if varied.listing.description is None else set()
+        assert varied.labels == {name: values for name, values in labels.items() if name not in gone}
+        assert augmenter.vary(none, random_).labels == none.labels
+        dropped.add(bool(gone))
+    assert dropped == {True, False}
+
+
 def test_a_seed_gives_the_same_variation() -> None:
     """Whatever the order that sets of strings have in a process."""
     items = corpus.held_out()

@@ -1,11 +1,12 @@
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from taggen import corpus
-from taggen.corpus import OA_MINE, TAGS, Labelled, Span
+from taggen.corpus import LABELS, OA_MINE, TAGS, Labelled, Span
 from taggen.errors import CorpusError
 
 ROW = {"id": "1", "merchant_id": "m", "title": "<brand>Nike</brand> <color>red</color> shoe"}
@@ -262,6 +263,21 @@ def test_the_listings_that_ship_are_well_made() -> None:
         languages = [(item.listing.locale or "").partition("-")[0] for item in items]
         assert min(languages.count("en"), languages.count("zh")) >= 25
         assert {span.tag for item in items for span in item.spans} == TAGS.keys()
+
+
+def test_every_listing_that_ships_has_its_labels() -> None:
+    """All three, with one or two categories; a value that is taught occurs 15 times at least."""
+    taught: Counter[tuple[str, str]] = Counter()
+    for items in (training(), corpus.held_out()):
+        for item in items:
+            assert item.labels.keys() == LABELS.keys(), item.listing.product_id
+            assert len(item.labels["category"]) in (1, 2), item.listing.product_id
+            for values in item.labels.values():
+                assert len(set(values)) == len(values), item.listing.product_id
+    for item in training():
+        taught.update((name, value) for name, values in item.labels.items() for value in values)
+    assert min(taught[name, value] for name in LABELS for value in LABELS[name]) >= 15
+    assert LABELS.keys().isdisjoint(TAGS)
 
 
 def test_no_held_out_listing_is_trained_on() -> None:

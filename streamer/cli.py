@@ -152,7 +152,9 @@ def broker(
 def topics_create(
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Of each topic; as many workers can share one; 4 when left out."),
+        typer.Option(
+            min=1, metavar="N", help="Of each topic for data; as many workers can share one; 4 when left out."
+        ),
     ] = None,
     replication_factor: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Left out: the broker's default.", show_default=False)
@@ -165,7 +167,8 @@ def topics_create(
     settings = _settings(bootstrap)
     wanted = topics.wanted(settings, partitions or topics.PARTITIONS, replication_factor)
     for topic in asyncio.run(topics.ensure(wanted, **settings.client_options())):
-        typer.echo(f"{topic.name}: {'created' if topic.created else 'is there'}, {topic.partitions} partitions")
+        partitions_text = f"{topic.partitions} partition{'s' if topic.partitions > 1 else ''}"
+        typer.echo(f"{topic.name}: {'created' if topic.created else 'is there'}, {partitions_text}")
         for name, (value, found) in topic.differences.items():
             typer.echo(f"  {name} is {found or 'not known'}, {value} is wanted", err=True)
 

@@ -42,6 +42,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    attempts: int = 0  # how often it was redriven, of a record of the retry topic
 
 
 class Coordinates(NamedTuple):
@@ -85,6 +86,7 @@ class DeadLetter(NamedTuple):
     value_length: int
     value_sha256: str | None
     failed_at: int
+    attempts: int = 0  # how often it had been redriven
 
 
 WorkerState = Literal["heartbeat", "verified", "refused", "retrying", "in_use"]

@@ -73,8 +73,8 @@ class DecodeError(StreamerError):
     """Bytes that are no event of ours.
 
     `reason` is the dead letter's code: undecodable, unknown_schema, invalid_listing, too_large or null_value, or
-    invalid_record on the control topic; `field` the field at fault and `merchant_id` whose listing it is, where they could be read. The message quotes
-    neither; the exception it came from may.
+    invalid_record on the control topic; `field` the field at fault and `merchant_id` whose listing it is, where they
+    could be read. The message quotes no listing; the exception it came from may.
     """
 
     def __init__(self, reason: str, problem: str, field: str | None = None, merchant_id: str | None = None) -> None:

@@ -63,6 +63,25 @@ def dead_letters(name: str, max_output_bytes: int, partitions: int = PARTITIONS)
     return Topic(name, partitions, _kept(90 * DAY_MS, max_output_bytes + FRAMING_BYTES))
 
 
+def retries(name: str, partitions: int = PARTITIONS) -> Topic:
+    """Describe the topic of redriven records: kept as long as the dead letters, so that it tells which of them have
+    been redriven; the limit leaves room for the largest source record and two headers."""
+    return Topic(name, partitions, _kept(90 * DAY_MS, 4 * MIB + FRAMING_BYTES))
+
+
+def adapters(name: str) -> Topic:
+    """Describe the control topic: one order of all records, and all of them for ever.
+
+    Compaction would keep the last record of a key, which may be void, and drop the valid one before it.
+    """
+    return Topic(name, 1, {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"})
+
+
+def adapter_status(name: str) -> Topic:
+    """Describe the topic of the workers' reports: heartbeats that nobody needs the day after."""
+    return Topic(name, 1, {"cleanup.policy": "delete", "retention.ms": str(DAY_MS)})
+
+
 def wanted(
     settings: Settings, partitions: int = PARTITIONS, replication_factor: int | None = None
 ) -> tuple[Topic, ...]:
@@ -71,6 +90,9 @@ def wanted(
         *(source(name, partitions) for name in settings.source_topics),
         tags(settings.tags_topic, settings.max_output_bytes, partitions),
         dead_letters(settings.dead_letter_topic, settings.max_output_bytes, partitions),
+        retries(settings.retry_topic, partitions),
+        adapters(settings.adapters_topic),
+        adapter_status(settings.adapter_status_topic),
     )
     return tuple(replace(topic, replication_factor=replication_factor) for topic in topics)
 

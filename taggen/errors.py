@@ -5,6 +5,7 @@ TaggenError
 ├── BaseModelError      the base model cannot be had or is of the wrong kind
 ├── AdapterError        an adapter folder is damaged, forbidden or made for another base
 ├── CorpusError         labelled data that cannot be read: names the file and the line
+├── TrainingError       a training run that cannot begin or go on as it was asked to
 ├── NonFiniteScores     the model answered NaN or infinity for a batch
 └── DeviceError         the device failed (out of memory, lost): nobody's listing is to blame
 """
@@ -34,8 +35,8 @@ class BaseModelError(TaggenError):
 class AdapterError(TaggenError):
     """An adapter that must not be served: damaged, not allowed, or made for another base or merchant.
 
-    `reason` is a code for machines: missing, size, format, config, tag_set, shapes, values, base, merchant, digest, name,
-    rules or smoke.
+    `reason` is a code for machines: missing, size, format, config, tag_set, rules, shapes, values, base, merchant,
+    digest, name or smoke.
     """
 
     def __init__(self, message: str, reason: str = "format") -> None:
@@ -45,6 +46,10 @@ class AdapterError(TaggenError):
 
 class CorpusError(TaggenError):
     """Labelled data that cannot be read; the message starts with file:line."""
+
+
+class TrainingError(TaggenError):
+    """A training run that cannot begin or go on: settings that do not fit, a folder or a checkpoint of another run."""
 
 
 class NonFiniteScores(TaggenError):

@@ -37,6 +37,8 @@ class Commands:
             source_topics=(unique("created"), unique("updated")),
             tags_topic=unique("tags"),
             dead_letter_topic=unique("dlq"),
+            adapters_topic=unique("adapters"),
+            adapter_status_topic=unique("status"),
             fetch_max_wait_ms=100,
         )
         others = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
@@ -45,6 +47,8 @@ class Commands:
             "STREAMER_SOURCE_TOPICS": ",".join(self.settings.source_topics),
             "STREAMER_TAGS_TOPIC": self.settings.tags_topic,
             "STREAMER_DEAD_LETTER_TOPIC": self.settings.dead_letter_topic,
+            "STREAMER_ADAPTERS_TOPIC": self.settings.adapters_topic,
+            "STREAMER_ADAPTER_STATUS_TOPIC": self.settings.adapter_status_topic,
             "STREAMER_FETCH_MAX_WAIT_MS": "100",
             "COLUMNS": "300",
         }

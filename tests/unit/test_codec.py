@@ -1,18 +1,33 @@
 """Bytes to events and back: exact bytes, round trips, and what is no event."""
 
 import json
+import math
 import struct
 import time
-from dataclasses import fields
+import typing
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent, tag_key
+from streamer.codec import (
+    AdapterStatus,
+    Codec,
+    Coordinates,
+    DeadLetter,
+    Record,
+    TagEvent,
+    WorkerState,
+    route_key,
+    tag_key,
+)
 from streamer.errors import DecodeError
+from streamer.routing import Canary, RouteChange
+from taggen.errors import AdapterError
 from taggen.listing import Listing
+from taggen.reference import Reference
 from taggen.tag import Evidence, Model, Tag
 
 CODEC = Codec()
@@ -90,6 +105,46 @@ dead_letters = st.builds(
     failed_at=int64,
 )
 
+references = st.builds(
+    Reference,
+    name=st.from_regex(r"[a-z][a-z0-9._-]{0,20}", fullmatch=True),
+    version=st.from_regex(r"[0-9][a-z0-9._-]{0,5}", fullmatch=True),
+    digest=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+)
+route_changes = st.builds(
+    RouteChange,
+    merchant_id=ids,
+    base_fingerprint=text,
+    revision=st.integers(1, 2**63 - 1),
+    action=st.sampled_from(["rollback", "retire"]),
+    adapter=st.none() | references,
+    canary=st.none(),
+    issued_at=int64,
+) | st.builds(
+    RouteChange,
+    merchant_id=ids,
+    base_fingerprint=text,
+    revision=st.integers(1, 2**63 - 1),
+    action=st.just("assign"),
+    adapter=references,
+    canary=st.none() | st.builds(Canary, share=st.floats(0, 1), id=text),
+    issued_at=int64,
+)
+statuses = st.builds(
+    AdapterStatus,
+    worker=text,
+    base_fingerprint=text,
+    state=st.sampled_from(typing.get_args(WorkerState)),
+    control_offset=int64,
+    merchant_id=st.none() | text,
+    revision=st.none() | int64,
+    adapter=st.none() | references,
+    reason=st.none() | text,
+    detail=st.none() | text,
+    reported_at=int64,
+)
+CHANGE = RouteChange("acme", "f" * 64, 1, "assign", Reference("shoes", "1", "0" * 64), None, 1)
+
 SMALL = Listing("m", "p", 3, "鞋", event_time=1, locale="zh", attributes={"c": "w"})
 SMALL_AVRO = (
     b"\x00"  # event_id: null
@@ -152,6 +207,65 @@ def test_tag_event_round_trip(event: TagEvent) -> None:
 def test_dead_letter_round_trip(letter: DeadLetter) -> None:
     """A dead letter comes back the same, its bytes untouched."""
     assert CODEC.decode_dead_letter(CODEC.encode_dead_letter(letter)) == letter
+
+
+@given(change=route_changes)
+def test_route_change_round_trip(change: RouteChange) -> None:
+    """A control record's bytes give the record again."""
+    assert CODEC.decode_route_change(CODEC.encode_route_change(change)) == change
+
+
+@given(status=statuses)
+def test_adapter_status_round_trip(status: AdapterStatus) -> None:
+    """A status's bytes give the status again."""
+    assert CODEC.decode_adapter_status(CODEC.encode_adapter_status(status)) == status
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"adapter": None}, "adapter"),
+        ({"revision": 0}, None),
+        ({"merchant_id": ""}, None),
+        ({"merchant_id": "m" * 257}, None),
+        ({"canary": Canary(1.01, "c")}, "canary.share"),
+        ({"canary": Canary(math.nan, "c")}, "canary.share"),
+    ],
+)
+def test_refuses_a_control_record_that_contradicts_itself(changes: dict[str, Any], field: str | None) -> None:
+    """It decodes and is no record all the same: the log's readers pass over it."""
+    with pytest.raises(DecodeError) as raised:
+        CODEC.decode_route_change(CODEC.encode_route_change(CHANGE._replace(**changes)))
+    assert (raised.value.reason, raised.value.field) == ("invalid_record", field)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "..", ".x", "a/b", "a\\b", "/etc", "", "a\0", "s3://x", "é", "a" * 129, "a\n"]
+)
+def test_no_name_leads_out_of_a_store(name: str) -> None:
+    """Neither ours is made nor others' bytes are read with a name that is more than a folder's."""
+    for part in ("name", "version", "digest"):
+        with pytest.raises(AdapterError, match=rf"adapter {part} .* does not match") as refused:
+            replace(CHANGE.adapter, **{part: name})
+        assert refused.value.reason == "name"
+    value = CODEC.encode_route_change(CHANGE)
+    tricked = value.replace(b"\x0ashoes", avro_string(name), 1)
+    assert tricked != value
+    with pytest.raises(DecodeError) as raised:
+        CODEC.decode_route_change(tricked)
+    assert (raised.value.reason, raised.value.field) == ("invalid_record", "adapter")
+
+
+def avro_string(text: str) -> bytes:
+    """A string as Avro writes it: its length (zigzag, base 128) and its bytes."""
+    data = text.encode()
+    length = 2 * len(data)
+    return (bytes([length]) if length < 128 else bytes([length & 127 | 128, length >> 7])) + data
+
+
+def test_route_key_is_a_compact_json_array() -> None:
+    """Merchant and base fingerprint."""
+    assert route_key("acme", "ab") == b'["acme","ab"]'
 
 
 def test_json_may_have_a_byte_order_mark_and_blanks_before() -> None:

@@ -281,7 +281,8 @@ def test_every_listing_that_ships_has_its_labels() -> None:
 
 
 def test_no_held_out_listing_is_trained_on() -> None:
-    """Neither title nor description nor a product of the same brand and model occurs in the training files."""
+    """Neither title nor description nor a product of the same brand and model occurs in the training files, nor a
+    model's name of some length in whatever words and marks."""
     held_out, trained = corpus.held_out(), training()
 
     def texts(items: list[Labelled]) -> set[str]:
@@ -297,6 +298,13 @@ def test_no_held_out_listing_is_trained_on() -> None:
 
     assert texts(held_out) & texts(trained) == set()
     assert products(held_out) & products(trained) == set()
+    models = {model for _, model in products(held_out) if len(model) > 3}
+    every_text = "\n".join(
+        text.casefold()
+        for item in trained
+        for text in (item.listing.title, item.listing.description or "", *item.listing.attributes.values())
+    )
+    assert {model for model in models if model in every_text} == set()
     assert {item.listing.product_id for item in held_out} & {item.listing.product_id for item in trained} == set()
 
 

@@ -113,7 +113,7 @@ class NullTagger:
         """Nothing to do."""
         return [NullPrepared() for _ in listings]
 
-    def tag(self, prepared: Sequence[NullPrepared]) -> list[Tagging]:
+    def tag(self, prepared: Sequence[NullPrepared], slots: Sequence[object] | None = None) -> list[Tagging]:
         """No tags."""
         self._count(len(prepared))
         return [Tagging(()) for _ in prepared]

@@ -1,7 +1,8 @@
 """The agent: three tasks that carry events from Faust's stream to acknowledged outputs.
 
     read    events of the stream, not acknowledged by Faust, into a bounded intake
-    batch   gathers a micro-batch, decodes and tokenises it, gives it to the model's thread
+    batch   decodes and tokenises what came in, forms micro-batches of what can be served, gives them to the model's
+            thread; rows whose merchant's adapter is not there yet wait aside
     finish  waits for the model, writes the outputs, waits for the broker, then acknowledges, first in first out
 
 Whatever fails in one of them ends the agent, and so the worker, with its inputs unacknowledged: they come again.
@@ -9,22 +10,26 @@ Whatever fails in one of them ends the agent, and so the worker, with its inputs
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from streamer.batch import Intake, cut
+from streamer.acknowledge import Acknowledgements
+from streamer.batch import Former, Intake
 from streamer.codec import Record
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Job, Outcome, Output, Pipeline, Rejected, now_ms
+from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, now_ms
+from streamer.retry import restored
 from streamer.settings import Settings
 from taggen.errors import DeviceError
+from taggen.listing import Listing
 
 BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
 
@@ -36,24 +41,77 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 
+class Lease(Protocol):
+    """The slots of one batch."""
+
+    def serve(self, listing: Listing, expired: bool) -> Served | None:
+        """What tags a listing, None to let it wait; one that has expired waits for no adapter, only for room."""
+
+    def release(self) -> None:
+        """Give the slots back; called when the device has finished, from any thread."""
+
+
+class Adapters(Protocol):
+    """What the agent needs of `streamer.adapters.Adapters`."""
+
+    async def up_to_date(self) -> None:
+        """Return when the control topic is read to its end as of now."""
+
+    def prefetch(self, listings: Sequence[Listing]) -> None:
+        """Begin to load what serves these listings."""
+
+    def lease(self) -> Lease:
+        """For a batch that is about to be formed."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called whenever a row that waits may go on."""
+
+
 @dataclass
 class Progress:
     """How far the agent is; the watchdog and the lag metric read it."""
 
     in_hand: int = 0
     last: float = field(default_factory=time.monotonic)  # when a batch was finished last
-    finished: dict[tuple[str, int], int] = field(default_factory=dict)  # partition → last finished offset
+    finished: dict[tuple[str, int], int] = field(default_factory=dict)  # partition → last acknowledged offset
+
+
+class Row(NamedTuple):
+    """An event and what became of it so far."""
+
+    event: Any
+    entry: Entry
+
+    @property
+    def tokens(self) -> int:
+        """Padded tokens of its model call."""
+        return self.entry.tokens
+
+    @property
+    def product(self) -> tuple[str, str] | None:
+        """Whose outputs leave in the order of its inputs."""
+        entry = self.entry
+        return None if isinstance(entry, Rejected) else (entry.listing.merchant_id, entry.listing.product_id)
 
 
 class Batch(NamedTuple):
     """A micro-batch on its way; `tagged` resolves to its outcomes and the seconds the model took."""
 
-    events: Sequence[Any]
-    tokens: int  # with padding
-    padding: int
+    rows: Sequence[Row]
     tagged: asyncio.Future[tuple[list[Outcome], float]]
     queue_s: float
     prepare_s: float
+
+    @property
+    def tokens(self) -> int:
+        """With padding."""
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def padding(self) -> int:
+        """Of the tokens."""
+        jobs = [row.entry for row in self.rows if isinstance(row.entry, Job)]
+        return sum(job.tokens - job.prepared.filled for job in jobs)
 
 
 class TaggingAgent:
@@ -66,62 +124,132 @@ class TaggingAgent:
         delivery: Delivery,
         metrics: Metrics,
         model_thread: ThreadPoolExecutor,
+        adapters: Adapters | None = None,
     ) -> None:
+        """`adapters` None: the default adapter serves everybody."""
         self.progress = Progress()
         self._settings = settings
         self._pipeline = pipeline
         self._delivery = delivery
         self._metrics = metrics
         self._model_thread = model_thread
+        self._adapters = adapters
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="stage")  # one prepares while one encodes
         self._guard = ShareGuard(settings.dead_letter_share, settings.dead_letter_window, settings.dead_letter_minimum)
 
     async def run(self, stream: Any) -> None:
         """Carry the events of a Faust stream until it ends; raises the first failure of the three tasks."""
-        intake: Intake[Any] = Intake(2 * self._settings.batch_listings)
+        settings = self._settings
+        intake: Intake[Any] = Intake(2 * settings.batch_listings)
+        former: Former[Row] = Former(settings.batch_listings, settings.batch_tokens, settings.adapter_wait_ms / 1000)
+        acknowledgements = Acknowledgements()
         batches: asyncio.Queue[Batch] = asyncio.Queue()
-        slots = asyncio.Semaphore(BATCHES_IN_HAND)
+        permits = asyncio.Semaphore(BATCHES_IN_HAND)
+
+        def changed() -> None:
+            if former:
+                intake.wake()
+
+        if self._adapters is not None:
+            self._adapters.watch(changed)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(stream, intake), name="read")
-                tasks.create_task(self._batch(stream, intake, batches, slots), name="batch")
-                tasks.create_task(self._finish(batches, slots), name="finish")
+                tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
+                tasks.create_task(self._batch(stream, intake, former, batches, permits), name="batch")
+                tasks.create_task(self._finish(batches, permits, acknowledgements, changed), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _read(self, stream: Any, intake: Intake[Any]) -> None:
+    async def _read(self, stream: Any, intake: Intake[Any], acknowledgements: Acknowledgements) -> None:
         progress = self.progress
+        generation: int | None = None
         async for event in stream.events():
             if not progress.in_hand:
                 progress.last = time.monotonic()
             progress.in_hand += 1
+            acknowledgements.read(event)
+            if self._adapters is not None and event.message.generation_id != generation:
+                # partitions have moved: their former owner may have followed records that we have not
+                await self._adapters.up_to_date()
+                generation = event.message.generation_id
             await intake.add(event)
 
     async def _batch(
         self,
         stream: Any,
         intake: Intake[Any],
+        former: Former[Row],
         batches: asyncio.Queue[Batch],
-        slots: asyncio.Semaphore,
+        permits: asyncio.Semaphore,
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = self._settings
+        timer: asyncio.TimerHandle | None = None
         while True:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
-            records = [_record(event.message) for event in events]
-            stream.app.consumer.release(sum(len(record.value or b"") for record in records))
+            records = [self._record(event.message) for event in events]
             entries, prepare_s = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
-            start = 0
-            for group in cut(entries, settings.batch_tokens):
-                await slots.acquire()
-                end = start + len(group)
-                tagged = loop.run_in_executor(self._model_thread, self._timed, self._pipeline.tag, group)
-                tokens = sum(entry.tokens for entry in group)
-                padding = sum(entry.tokens - entry.prepared.filled for entry in group if isinstance(entry, Job))
-                batches.put_nowait(Batch(events[start:end], tokens, padding, tagged, queue_s, prepare_s))
-                start = end
+            if self._adapters is not None:
+                self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
+            rows = deque(map(Row, events, entries))
+            while True:
+                await permits.acquire()
+                batch = self._form(former, rows)
+                if batch is None:
+                    permits.release()
+                else:
+                    taken, tagged = batch
+                    stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in taken))
+                    batches.put_nowait(Batch(taken, tagged, queue_s, prepare_s))
+                if not rows and not former.full:
+                    break
+            intake.aside(len(former))
+            if timer is not None:
+                timer.cancel()
+            due = former.due()
+            timer = None if due is None else loop.call_later(due - time.monotonic(), intake.wake)
 
-    async def _finish(self, batches: asyncio.Queue[Batch], slots: asyncio.Semaphore) -> None:
+    def _form(
+        self, former: Former[Row], rows: deque[Row]
+    ) -> tuple[list[Row], asyncio.Future[tuple[list[Outcome], float]]] | None:
+        """Form a batch and hand it to the model's thread; None when no row can go.
+
+        Its slots are held until that thread has finished with it, or will never begin.
+        """
+        if self._adapters is None:
+            batch = former.form(rows, lambda row, _: row)
+            return (batch, asyncio.wrap_future(self._submit(batch))) if batch else None
+        lease = self._adapters.lease()
+
+        def serve(row: Row, expired: bool) -> Row | None:
+            entry = row.entry
+            if not isinstance(entry, Job):
+                return row
+            served = lease.serve(entry.listing, expired)
+            return None if served is None else Row(row.event, entry._replace(served=served))
+
+        try:
+            batch = former.form(rows, serve)
+            future = self._submit(batch) if batch else None
+        except BaseException:
+            lease.release()
+            raise
+        if future is None:
+            lease.release()
+            return None
+        future.add_done_callback(lambda _: lease.release())
+        return batch, asyncio.wrap_future(future)
+
+    def _submit(self, batch: Sequence[Row]) -> Future[tuple[list[Outcome], float]]:
+        return self._model_thread.submit(self._timed, self._pipeline.tag, [row.entry for row in batch])
+
+    async def _finish(
+        self,
+        batches: asyncio.Queue[Batch],
+        permits: asyncio.Semaphore,
+        acknowledgements: Acknowledgements,
+        changed: Callable[[], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         progress = self.progress
         while True:
@@ -136,13 +264,14 @@ class TaggingAgent:
             started = time.perf_counter()
             await self._delivery.send(outputs)
             deliver_s = time.perf_counter() - started
-            for event in batch.events:
-                event.ack()  # not `await stream.ack`, which tells the sensors too: we have none
-                message = event.message
-                progress.finished[message.topic, message.partition] = message.offset
-            progress.in_hand -= len(batch.events)
+            for row in batch.rows:
+                offset = acknowledgements.finish(row.event)
+                if offset is not None:
+                    progress.finished[row.event.message.topic, row.event.message.partition] = offset
+            progress.in_hand -= len(batch.rows)
             progress.last = time.monotonic()
-            slots.release()
+            permits.release()
+            changed()  # slots are free again
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s}
             self._report(batch, outputs, {**stages, "encode": encode_s, "deliver": deliver_s})
 

@@ -10,6 +10,7 @@ Every record comes out as exactly one output, in the order of the records.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent, tag_key
@@ -49,18 +50,29 @@ class Tagger(Protocol):
     def prepare(self, listings: Sequence[Listing]) -> Sequence[Any]:
         """Make listings ready: a Prepared for each."""
 
-    def tag(self, prepared: Sequence[Any]) -> Sequence[Tagging]:
-        """The model call: a Tagging for each, in order. DeviceError is nobody's fault, any other exception is some
-        listing's."""
+    def tag(self, prepared: Sequence[Any], slots: Sequence[Any] | None = None) -> Sequence[Tagging]:
+        """The model call: a Tagging for each, in order, by the adapter in its slot; None: all by the default adapter.
+
+        DeviceError is nobody's fault, any other exception is some listing's.
+        """
+
+
+class Served(NamedTuple):
+    """What a listing is tagged by: a slot of the tagger, what events call it, and the flags that this adds."""
+
+    slot: Any
+    model: Model
+    flags: tuple[str, ...] = ()
 
 
 class Job(NamedTuple):
-    """A readable listing, ready for the model."""
+    """A readable listing, ready for the model. `served` None: by the default adapter, in a worker without others."""
 
     record: Record
     listing: Listing
     stale: bool
     prepared: Prepared
+    served: Served | None = None
 
     @property
     def tokens(self) -> int:
@@ -69,12 +81,13 @@ class Job(NamedTuple):
 
 
 class Tagged(NamedTuple):
-    """A listing with its tags."""
+    """A listing with its tags, and what they are from."""
 
     record: Record
     listing: Listing
     stale: bool
     tagging: Tagging
+    model: Model
     tokens: int = 0
 
 
@@ -182,7 +195,7 @@ class Pipeline:
         Raises DeviceError: nobody's listing is to blame.
         """
         jobs = [entry for entry in entries if isinstance(entry, Job)]
-        taggings = iter(isolate(self._tagger.tag, [job.prepared for job in jobs]))
+        taggings = iter(isolate(self._model_call, jobs))
         outcomes: list[Outcome] = []
         for entry in entries:
             if not isinstance(entry, Job):
@@ -191,25 +204,35 @@ class Pipeline:
             tagging = next(taggings)
             if isinstance(tagging, Exception):
                 outcomes.append(_refused_by_model(entry.record, entry.listing, tagging))
-            else:
-                outcomes.append(Tagged(entry.record, entry.listing, entry.stale, tagging, entry.tokens))
+                continue
+            model = self._tagger.model
+            if entry.served is not None:
+                model = entry.served.model
+                if entry.served.flags:
+                    tagging = replace(tagging, flags=(*tagging.flags, *entry.served.flags))
+            outcomes.append(Tagged(entry.record, entry.listing, entry.stale, tagging, model, entry.tokens))
         return outcomes
+
+    def _model_call(self, jobs: Sequence[Job]) -> Sequence[Tagging]:
+        prepared = [job.prepared for job in jobs]
+        slots = [job.served.slot for job in jobs if job.served is not None]  # of all or of none
+        return self._tagger.tag(prepared, slots) if slots else self._tagger.tag(prepared)
 
     def encode(self, outcomes: Sequence[Outcome]) -> list[Output]:
         """The records to write, each small enough for its topic."""
         now = self._clock()
-        model = self._tagger.model
         return [
-            self._dead_letter(outcome, now) if isinstance(outcome, Rejected) else self._tag_event(outcome, model, now)
+            self._dead_letter(outcome, now) if isinstance(outcome, Rejected) else self._tag_event(outcome, now)
             for outcome in outcomes
         ]
 
-    def _tag_event(self, outcome: Tagged | Deleted, model: Model, now: int) -> Output:
+    def _tag_event(self, outcome: Tagged | Deleted, now: int) -> Output:
         record, listing = outcome.record, outcome.listing
         source = Coordinates(record.topic, record.partition, record.offset)
         source_event_id = listing.event_id or f"{record.topic}/{record.partition}/{record.offset}"
         if isinstance(outcome, Tagged):
-            tags, flags, served, fingerprint = outcome.tagging.tags, outcome.tagging.flags, model, model.fingerprint
+            tagging, model = outcome.tagging, outcome.model
+            tags, flags, served, fingerprint = tagging.tags, tagging.flags, model, model.fingerprint
         else:
             tags, flags, served, fingerprint = (), (), None, ""
         event = TagEvent(

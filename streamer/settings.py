@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     adapters_topic: Annotated[str, Field(min_length=1)] = "merchant-adapters"
     adapter_status_topic: Annotated[str, Field(min_length=1)] = "merchant-adapter-status"
 
+    adapter_wait_ms: Annotated[float, Field(ge=0)] = 200  # how long a listing waits for its merchant's adapter
     # micro-batches and queues
     batch_listings: Annotated[int, Field(ge=1)] = 64
     batch_tokens: Annotated[int, Field(ge=1)] = 8192  # padded

@@ -248,7 +248,7 @@ def load_tagger(settings: Settings) -> Tagger:
 
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    return tagger.load(
+    loaded: Any = tagger.load(
         settings.base_model,
         settings.default_adapter,
         settings.quantization,
@@ -256,6 +256,7 @@ def load_tagger(settings: Settings) -> Tagger:
         settings.device,
         settings.generation,
     )
+    return loaded  # type: ignore[no-any-return]
 
 
 def run(settings: Settings, tagger: Tagger | None = None) -> int:

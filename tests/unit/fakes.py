@@ -33,14 +33,16 @@ class FakeTagger:
 
     def __init__(self) -> None:
         self.calls: list[int] = []  # listings per model call
+        self.slots: list[list[str] | None] = []  # of each of them
 
     def prepare(self, listings: Sequence[Listing]) -> list[FakePrepared]:
         if any(listing.title == "raise in prepare" for listing in listings):
             raise ValueError("in prepare")
         return [FakePrepared(listing) for listing in listings]
 
-    def tag(self, prepared: Sequence[FakePrepared]) -> list[Tagging]:
+    def tag(self, prepared: Sequence[FakePrepared], slots: Sequence[str] | None = None) -> list[Tagging]:
         self.calls.append(len(prepared))
+        self.slots.append(None if slots is None else list(slots))
         titles = [one.listing.title for one in prepared]
         if "device" in titles:
             raise DeviceError("lost")

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from streamer.codec import Codec, DeadLetter, Record, TagEvent
 from streamer.errors import RegistryUnavailable
-from streamer.pipeline import STALE, Output, Pipeline, event_id, isolate
+from streamer.pipeline import STALE, Job, Output, Pipeline, Served, event_id, isolate
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from tests.unit.fakes import MODEL, FakeTagger, record

@@ -151,6 +151,36 @@ def test_a_failing_batch_is_split_until_the_culprit_stands_alone() -> None:
     assert tagger.calls == [16, 8, 4, 4, 2, 1, 1, 2, 8]
 
 
+def test_each_listing_is_tagged_by_its_own_adapter() -> None:
+    """Splitting a failing batch keeps listings and slots together; an event names what served it and by its
+    fingerprint has its id; the flags of the serving are added."""
+    tagger = FakeTagger()
+    stages = pipeline(tagger)
+    titles = ["long", "b", "raise", "d"]
+    entries = stages.prepare([record(listing(title, product_id=title), at) for at, title in enumerate(titles)])
+    models = [replace(MODEL, adapter=title, fingerprint=f"{at:064x}") for at, title in enumerate(titles)]
+    flags = [("adapter_fallback",), (), (), ()]
+    served = [
+        entry._replace(served=Served(f"slot {model.adapter}", model, flag))
+        for entry, model, flag in zip(entries, models, flags, strict=True)
+        if isinstance(entry, Job)
+    ]
+    outputs = stages.encode(stages.tag(served))
+    assert tagger.slots == [
+        [f"slot {title}" for title in part] for part in (titles, titles[:2], titles[2:], titles[2:3], titles[3:])
+    ]
+    assert letter(outputs.pop(2)).reason == "model_error"
+    events = [tags(output) for output in outputs]
+    assert [event.model for event in events] == [models[0], models[1], models[3]]
+    assert [event.flags for event in events] == [("text_truncated", "adapter_fallback"), (), ()]
+    assert [event.event_id for event in events] == [
+        event_id(event.source_event_id, job.listing.digest(), model.fingerprint)
+        for event, job, model in zip(
+            events, [served[0], served[1], served[3]], [models[0], models[1], models[3]], strict=True
+        )
+    ]
+
+
 def test_device_failure_is_nobodys_fault() -> None:
     """It is neither split nor dead-lettered."""
     tagger = FakeTagger()

@@ -31,7 +31,7 @@ from streamer.settings import Settings
 from taggen import adapter as adapters
 from taggen import corpus, head, postprocess, windows
 from taggen.base import DTYPES, Quantization, load_base
-from taggen.head import TaggerModel, label_count
+from taggen.head import TaggerModel
 from taggen.listing import Listing
 from taggen.tagger import Tagger, default_adapter
 from taggen.windows import Prepared
@@ -132,7 +132,7 @@ class Onnx:
             layer = base.encoder.get_submodule(name)
             assert isinstance(layer, nn.Linear)
             layer.weight += (a @ b).T
-        model = TaggerModel(base.encoder, base.hidden_size, label_count(len(read.card.tags))).eval()
+        model = TaggerModel(base.encoder, base.hidden_size, read.card.head_width).eval()
         model.head.weight.data, model.head.bias.data = read.head()
         ids = torch.randint(4, 1000, (3, 24))
         self._rows = ids, torch.arange(24) < torch.tensor([[20], [23], [24]])

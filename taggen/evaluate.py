@@ -71,8 +71,8 @@ def read_all(
     outputs: list[Output] = []
     for at in range(0, len(labelled), batch_listings):
         prepared = tagger.prepare([item.listing for item in labelled[at : at + batch_listings]])
-        for listing, spans in zip(prepared, tagger.spans(prepared), strict=True):
-            outputs.append(Output(tagger.finish(listing, spans), _mentions(tagger, listing, spans)))
+        for listing, answer in zip(prepared, tagger.read(prepared), strict=True):
+            outputs.append(Output(tagger.finish(listing, answer), _mentions(tagger, listing, answer.spans)))
         progress(len(outputs))
     return outputs
 
@@ -83,7 +83,7 @@ def _mentions(tagger: Tagger, listing: Prepared, spans: Iterable[head.Span]) -> 
         located = postprocess.locate(listing, span)
         if located is not None:
             place = located[1]
-            mention = Span(place.field, place.start, place.end, tagger.tag_set[span.tag - 1].name)
+            mention = Span(place.field, place.start, place.end, tagger.card.tags[span.tag - 1].name)
             mentions[mention] = max(span.confidence, mentions.get(mention, 0.0))
     return mentions
 

@@ -1,6 +1,8 @@
-"""The sequence-labelling head: tokens to spans, plain BIO (Ramshaw & Marcus 1995).
+"""The head: one linear layer that says of each token which tag it carries, and of the listing which labels it has.
 
-Label 0 is "no tag"; tag k (from 1) has the labels 2k-1 (begins) and 2k (goes on).
+Of its 2K+1+M outputs for K tags and M listing-level labels the first 2K+1 are plain BIO (Ramshaw & Marcus 1995), read
+at each token: output 0 is "no tag"; tag k (from 1) has 2k-1 (begins) and 2k (goes on). The last M are read at the start
+token alone, a logit for each label, which has nothing to do with the others.
 """
 
 from collections.abc import Sequence
@@ -20,21 +22,26 @@ def begin_label(tag: int) -> int:
 
 
 def label_count(tags: int) -> int:
-    """Labels for a set of so many tags."""
+    """BIO labels for a set of so many tags."""
     return 2 * tags + 1
+
+
+def head_width(tags: int, labels: int = 0) -> int:
+    """Outputs of a head for so many tags and listing-level labels."""
+    return label_count(tags) + labels
 
 
 class TaggerModel(nn.Module):
     """An encoder with the head on its last hidden state: what PEFT wraps in training, and what defines the names in an
     adapter's tensors (`encoder.*` with LoRA, `head.*` whole)."""
 
-    def __init__(self, encoder: nn.Module, hidden_size: int, labels: int) -> None:
+    def __init__(self, encoder: nn.Module, hidden_size: int, width: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(hidden_size, labels)
+        self.head = nn.Linear(hidden_size, width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Label scores, float32 [rows, tokens, labels], for ids and mask [rows, tokens]."""
+        """Scores, float32 [rows, tokens, width], for ids and mask [rows, tokens]."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         scores: Tensor = self.head(hidden)
         return scores.float()
@@ -43,22 +50,32 @@ class TaggerModel(nn.Module):
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What the head says of each token: the most probable tag (0 for none), whether it begins there, and the
-    probability of that tag. Each [rows, tokens], on the CPU."""
+    probability of that tag, each [rows, tokens]; and of each row the probabilities of the listing-level labels,
+    [rows, M]. On the CPU."""
 
     tags: Tensor
     begins: Tensor
     confidences: Tensor
+    labels: Tensor
 
 
-def read(scores: Tensor) -> Reading:
-    """Read label scores [rows, tokens, labels]. A tag's probability is that of its two labels together."""
-    probabilities = scores.softmax(-1)
+def read(scores: Tensor, tags: int) -> Reading:
+    """Read scores [rows, tokens, width] of a head with so many tags. A tag's probability is that of its two BIO labels
+    together."""
+    probabilities = scores[..., : label_count(tags)].softmax(-1)
     begin, inside = probabilities[..., 1::2], probabilities[..., 2::2]
     by_tag = torch.cat((probabilities[..., :1], begin + inside), -1)
-    confidences, tags = by_tag.clamp(max=1).max(-1)  # two rounded halves may sum up to more
-    place = (tags - 1).clamp(min=0)[..., None]
+    confidences, best = by_tag.clamp(max=1).max(-1)  # two rounded halves may sum up to more
+    place = (best - 1).clamp(min=0)[..., None]
     begins = (begin.gather(-1, place) > inside.gather(-1, place))[..., 0]
-    return Reading(tags.cpu(), begins.cpu(), confidences.cpu())
+    labels = _sigmoid(scores[:, 0, label_count(tags) :])
+    return Reading(best.cpu(), begins.cpu(), confidences.cpu(), labels.cpu())
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    """The logistic function as a softmax over two. torch's own computes most of a tensor in vectors and the last few
+    elements one by one, with other bits: a row's would depend on its place in the batch."""
+    return torch.stack((torch.zeros_like(logits), logits), -1).softmax(-1)[..., 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,15 @@ class Span:
     first: int
     last: int
     confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the head says of a listing: its spans, in the stream's order, and the probability of each listing-level
+    label, in the card's order."""
+
+    spans: Sequence[Span]
+    labels: Sequence[float]
 
 
 def spans(

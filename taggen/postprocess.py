@@ -1,17 +1,19 @@
-"""Spans to tags: thresholds, clean values, nothing that must not be published, duplicates merged, a stable order."""
+"""Spans and labels to tags: thresholds, clean values, nothing that must not be published, duplicates merged, in a
+stable order."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 from taggen import compliance
-from taggen.adapter import TagType
-from taggen.head import Span
+from taggen.adapter import Card
+from taggen.head import Answer, Span
 from taggen.normalize import Rules
 from taggen.tag import Evidence, Tag, Tagging
 from taggen.text import Field
 from taggen.windows import Prepared
 
-RULES = 4  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 5  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
@@ -21,16 +23,18 @@ _WORD = re.compile(r"[\w@.+-]+", re.ASCII)
 _WORD_CHARS = 64  # of a word that are looked at on either side
 
 
-def tagging(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType], rules: Rules) -> Tagging:
+def tagging(prepared: Prepared, answer: Answer, card: Card, rules: Rules) -> Tagging:
     """The tags and flags of one listing.
 
     Spans below their tag's threshold go, and of two that share tokens the less confident one. What compliance withholds
     is flagged instead. Mentions of one value are merged, with all their evidence, the best one's confidence and
-    wording. Order: as the tag set has them, then by first evidence.
+    wording. A listing-level label that reaches its threshold is a tag without evidence, or makes a mention of its value
+    surer. Order: tags as the card has them, then by first evidence; labels behind, as the card has them.
     """
     merged: dict[tuple[int, str], Tag] = {}
     flags = set()
-    for span in _apart(span for span in spans if span.confidence >= tag_set[span.tag - 1].threshold):
+    tag_set = card.tags
+    for span in _apart(span for span in answer.spans if span.confidence >= tag_set[span.tag - 1].threshold):
         place = _place(prepared, span)
         if place is None:
             continue
@@ -51,8 +55,20 @@ def tagging(prepared: Prepared, spans: Iterable[Span], tag_set: Sequence[TagType
             evidence=tuple(dict.fromkeys((*earlier.evidence, evidence))) if earlier else (evidence,),
         )
     # Spans come in the stream's order and dictionaries keep it, so a sort by tag alone leaves values by first evidence.
-    tags = tuple(tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0]))
-    return Tagging(tags, (*prepared.flags, *sorted(flags)))
+    tags = [tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0])]
+    for label, confidence in zip(card.labels, answer.labels, strict=True):
+        if confidence < label.threshold:
+            continue
+        if flag := compliance.withheld(label.value, label.value, rules.claims(label.name)):
+            flags.add(flag)
+            continue
+        for at, tag in enumerate(tags):
+            if (tag.name, tag.normalized) == (label.name, label.value):
+                tags[at] = replace(tag, confidence=max(confidence, tag.confidence))
+                break
+        else:
+            tags.append(Tag(label.name, label.value, label.value, confidence, label.kind, ()))
+    return Tagging(tuple(tags), (*prepared.flags, *sorted(flags)))
 
 
 def locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:

@@ -128,7 +128,7 @@ def run(
         calibration.reliability(judged),
         calibration.precision_recall(judged, exact[MICRO].marked),
         confusion.worst(labelled, taggings),
-        tuple(sorted({span.tag for item in labelled for span in item.spans} - {tag.name for tag in tagger.tag_set})),
+        tuple(sorted({span.tag for item in labelled for span in item.spans} - {tag.name for tag in tagger.card.tags})),
     )
     return card, taggings
 

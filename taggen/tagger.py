@@ -17,10 +17,10 @@ from torch import nn
 
 from taggen import adapter as adapters
 from taggen import head, lora, postprocess, windows
-from taggen.adapter import Adapter, TagType
+from taggen.adapter import Adapter, Card
 from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
-from taggen.head import TaggerModel, label_count
+from taggen.head import Answer, TaggerModel
 from taggen.listing import Listing
 from taggen.tag import Model, Tagging
 from taggen.windows import Prepared, Window
@@ -75,7 +75,7 @@ class Tagger:
     """
 
     model: Model
-    tag_set: tuple[TagType, ...]
+    card: Card
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Tagger:
         self._tokenizer = base.tokenizer
         self._special = base.special
         self._device = device
-        self.tag_set = adapter.card.tags
+        self.card = adapter.card
         self._rules = adapter.rules
         place(base.encoder, quantization, dtype, device)
         lora.attach(base.encoder, adapter, dtype, device)
-        self._model = TaggerModel(base.encoder, base.hidden_size, label_count(len(self.tag_set)))
+        self._model = TaggerModel(base.encoder, base.hidden_size, self.card.head_width)
         weight, bias = adapter.head()
         if weight.shape != self._model.head.weight.shape:
             raise AdapterError(
@@ -124,25 +124,25 @@ class Tagger:
 
         Raises NonFiniteScores (some listing of the batch is to blame) or DeviceError (none is).
         """
-        return [self.finish(listing, spans) for listing, spans in zip(prepared, self.spans(prepared), strict=True)]
+        return [self.finish(listing, answer) for listing, answer in zip(prepared, self.read(prepared), strict=True)]
 
-    def finish(self, prepared: Prepared, spans: Sequence[head.Span]) -> Tagging:
-        """A listing's tags out of its spans."""
-        return postprocess.tagging(prepared, spans, self.tag_set, self._rules)
+    def finish(self, prepared: Prepared, answer: Answer) -> Tagging:
+        """A listing's tags out of what the head says of it."""
+        return postprocess.tagging(prepared, answer, self.card, self._rules)
 
     @torch.inference_mode()
-    def spans(self, prepared: Sequence[Prepared]) -> list[list[head.Span]]:
-        """All spans that the head reads in each listing, those below their tags' thresholds too. Raises as `tag`."""
+    def read(self, prepared: Sequence[Prepared]) -> list[Answer]:
+        """What the head says of each listing, below the tags' and labels' thresholds too. Raises as `tag`."""
         # One length, one forward pass: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
         for index, listing in enumerate(prepared):
             for window in listing.windows:
                 by_length[window.padded].append((index, window))
-        streams = [_Stream(len(listing.ids)) for listing in prepared]
+        streams = [_Stream(len(listing.ids), len(self.card.labels)) for listing in prepared]
         for length, rows in sorted(by_length.items()):
             self._read_rows(prepared, length, rows, streams)
         return [
-            head.spans(stream.tags, stream.begins, stream.confidences, listing.sources)
+            Answer(head.spans(stream.tags, stream.begins, stream.confidences, listing.sources), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
 
@@ -160,32 +160,36 @@ class Tagger:
         try:
             scores = self._model(ids.to(self._device), mask.to(self._device))
             finite = bool(torch.isfinite(scores).all())
-            reading = head.read(scores)
+            reading = head.read(scores, len(self.card.tags))
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         if not finite:
             raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
-        columns = (reading.tags.tolist(), reading.begins.tolist(), reading.confidences.tolist())
-        for (index, window), tags, begins, confidences in zip(rows, *columns, strict=True):
-            streams[index].put(window, tags, begins, confidences)
+        columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
+        for (index, window), *row in zip(rows, *(column.tolist() for column in columns), strict=True):
+            streams[index].put(window, *row)
 
 
 class _Stream:
-    """What the head says of a listing's stream, gathered from its windows."""
+    """What the head says of a listing's stream, gathered from its windows; of a label, what the surest of them says."""
 
-    __slots__ = ("begins", "confidences", "tags")
+    __slots__ = ("begins", "confidences", "labels", "tags")
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, labels: int) -> None:
         self.tags = [head.NO_TAG] * tokens
         self.begins = [False] * tokens
         self.confidences = [0.0] * tokens
+        self.labels = [0.0] * labels
 
-    def put(self, window: Window, tags: list[int], begins: list[bool], confidences: list[float]) -> None:
+    def put(
+        self, window: Window, tags: list[int], begins: list[bool], confidences: list[float], labels: list[float]
+    ) -> None:
         kept = slice(window.kept_first, window.kept_last)
         row = slice(window.kept_first - window.first + 1, window.kept_last - window.first + 1)  # behind the start token
         self.tags[kept] = tags[row]
         self.begins[kept] = begins[row]
         self.confidences[kept] = confidences[row]
+        self.labels = [max(pair) for pair in zip(self.labels, labels, strict=True)]
 
 
 def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype: str) -> str:

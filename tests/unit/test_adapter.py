@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from taggen import adapter, lora, tagger
-from taggen.adapter import CARD, CONFIG, TENSORS, Card, TagType
+from taggen.adapter import CARD, CONFIG, TENSORS, Card, LabelType, TagType
 from taggen.base import load_base
 from taggen.errors import AdapterError
-from taggen.head import TaggerModel, label_count
+from taggen.head import TaggerModel, head_width
 from tests.tiny import TAG_SET, Tiny, make_tiny_base
 
 HEAD = "base_model.model.head"
+LABEL = {"name": "use", "value": "garden", "kind": "occasion"}
 QUERY = "base_model.model.encoder.encoder.layer.0.attention.self.query"
 
 
@@ -47,7 +49,7 @@ def test_peft_loads_what_we_write_and_gives_the_same_scores(tiny: Tiny) -> None:
     mask[1, 10:] = False
     one = adapter.read(tiny.adapter)
     ours, theirs, bare = (
-        TaggerModel(load_base(str(tiny.base)).encoder, 32, label_count(len(TAG_SET))).eval() for _ in range(3)
+        TaggerModel(load_base(str(tiny.base)).encoder, 32, head_width(len(TAG_SET))).eval() for _ in range(3)
     )
     lora.attach(ours.encoder, one, torch.float32, torch.device("cpu"))
     for model in (ours, bare):
@@ -58,11 +60,15 @@ def test_peft_loads_what_we_write_and_gives_the_same_scores(tiny: Tiny) -> None:
 
 
 def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    """Tag set, training and scores included."""
+    """Tag set, labels, training and scores included; a card without labels is one of none."""
     tags = (TagType("brand", "attribute", 0.25), TagType("防水", "function"))
-    card = Card("name", "1.2", "m-7", "base", "f" * 64, tags, {"epochs": 3}, {"en": {"micro": 0.5}})
+    labels = (LabelType("category", "shoes", "attribute", 0.3), LabelType("category", "男鞋", "attribute"))
+    card = Card("name", "1.2", "m-7", "base", "f" * 64, tags, {"epochs": 3}, {"en": {"micro": 0.5}}, labels=labels)
     card.write(tmp_path)
     assert Card.from_json((tmp_path / CARD).read_bytes()) == card
+    content = json.loads((tmp_path / CARD).read_text())
+    del content["labels"]
+    assert Card.from_json(json.dumps(content).encode()) == replace(card, labels=())
 
 
 def test_the_digest_is_of_all_three_files(folder: Path) -> None:
@@ -81,12 +87,14 @@ def test_the_digest_is_of_all_three_files(folder: Path) -> None:
 def test_a_missing_or_huge_file_is_named(name: str, folder: Path) -> None:
     """Nothing larger than an adapter can be is read into memory."""
     with (folder / name).open("r+b") as file:
-        file.truncate(adapter.MAX_BYTES + 1)
-    with pytest.raises(AdapterError, match=rf"{name}: larger than"):
+        file.truncate((adapter.MAX_BYTES if name == TENSORS else adapter.MAX_TEXT_BYTES) + 1)
+    with pytest.raises(AdapterError, match=rf"{name}: larger than") as raised:
         adapter.read(folder)
+    assert raised.value.reason == "size"
     (folder / name).unlink()
-    with pytest.raises(AdapterError, match=rf"{name}: No such file"):
+    with pytest.raises(AdapterError, match=rf"{name}: No such file") as raised:
         adapter.read(folder)
+    assert raised.value.reason == "missing"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,20 @@ def test_what_would_be_served_wrongly_is_refused(changes: dict[str, Any], messag
         ({"tags": [{"name": "a"}]}, "kind"),
         ({"tags": 7}, "not iterable"),
         ({"surprise": 7}, "surprise"),
-        ({"tags": [{"name": "a", "kind": "function"}]}, "3 labels for 1 tags"),
+        ({"labels": 7}, "not iterable"),
+        ({"labels": [LABEL | {"name": "<b>"}]}, "tag name '<b>'"),
+        ({"labels": [LABEL | {"value": ""}]}, "label use: value ''"),
+        ({"labels": [LABEL | {"value": "a\nb"}]}, "label use: value"),
+        ({"labels": [LABEL | {"value": "a" * 65}]}, "label use: value"),
+        ({"labels": [LABEL | {"value": ["a"]}]}, "label use: value"),
+        ({"labels": [LABEL | {"kind": "feeling"}]}, "kind 'feeling'"),
+        ({"labels": [LABEL | {"threshold": -1}]}, "threshold -1"),
+        ({"labels": [LABEL] * 2}, "all different"),
+        ({"labels": [LABEL | {"value": str(n)} for n in range(513)]}, "at most 512 labels"),
+        ({"labels": [LABEL, LABEL | {"value": "b", "kind": "attribute"}]}, "label use: of two kinds"),
+        ({"labels": [LABEL | {"name": "brand"}]}, "label brand: of two kinds"),
+        ({"labels": [LABEL]}, "12 rows for 5 tags and 1 labels"),
+        ({"tags": [{"name": "a", "kind": "function"}]}, "3 rows for 1 tags and 0 labels"),
     ],
 )
 def test_a_card_that_breaks_the_format_is_refused(changes: dict[str, Any], message: str, folder: Path) -> None:
@@ -159,9 +180,9 @@ def test_what_is_no_json_object_is_refused(name: str, text: str, folder: Path) -
         (lambda tensors: tensors.update({"encoder.x.lora_A.weight": torch.ones(4, 4)}), "neither LoRA nor head"),
         (lambda tensors: tensors.update({f"{QUERY}.weight": torch.ones(4)}), "neither LoRA nor head"),
         (lambda tensors: tensors.update({f"{HEAD}.bias": torch.ones(11, dtype=torch.int8)}), "torch.int8"),
-        (lambda tensors: tensors.pop(f"{HEAD}.bias"), "does not have 11 labels for 5 tags"),
-        (lambda tensors: tensors.update({f"{HEAD}.weight": torch.ones(11)}), "does not have 11 labels"),
-        (lambda tensors: tensors.update({f"{HEAD}.weight": torch.tensor(1.0)}), "does not have 11 labels"),
+        (lambda tensors: tensors.pop(f"{HEAD}.bias"), "does not have 11 rows for 5 tags and 0 labels"),
+        (lambda tensors: tensors.update({f"{HEAD}.weight": torch.ones(11)}), "does not have 11 rows"),
+        (lambda tensors: tensors.update({f"{HEAD}.weight": torch.tensor(1.0)}), "does not have 11 rows"),
     ],
 )
 def test_tensors_that_do_not_belong_are_refused(

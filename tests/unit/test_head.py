@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taggen.head import NO_TAG, Span, begin_label, label_count, read, spans
+from taggen.head import NO_TAG, Span, begin_label, head_width, label_count, read, spans
 from taggen.windows import BLANK, NO_FIELD
 
 
@@ -44,14 +44,28 @@ def test_reading_takes_a_tags_two_labels_together() -> None:
     """A tag whose labels share its probability beats a single label that is a little more probable than each."""
     assert label_count(2) == 5
     probabilities = torch.tensor([[[0.36, 0.30, 0.34, 0.0, 0.0], [0.1, 0.1, 0.1, 0.5, 0.2], [0.9, 0.1, 0, 0, 0]]])
-    reading = read(probabilities.log())
+    reading = read(probabilities.log(), 2)
     assert reading.tags.tolist() == [[1, 2, NO_TAG]]
     assert reading.begins.tolist()[0][:2] == [False, True]
     torch.testing.assert_close(reading.confidences, torch.tensor([[0.64, 0.7, 0.9]]))
     assert begin_label(2) == 3
 
 
+@given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40), st.integers(1, 9))
+def test_labels_are_read_at_the_start_token(logits: list[float], rows: int) -> None:
+    """Each by itself, from the outputs behind the tags' own, with the same bits in each row of a batch."""
+    scores = torch.zeros(rows, 3, head_width(2, len(logits)))
+    scores[..., 0] = 5.0
+    scores[:, 0, label_count(2) :] = torch.tensor(logits)
+    scores[:, 1:, label_count(2) :] = 99.0  # no other token has a say
+    labels = read(scores, 2).labels
+    assert labels.shape == (rows, len(logits))
+    assert (labels == labels[0]).all()
+    torch.testing.assert_close(labels[0], torch.tensor(logits).sigmoid())
+    assert read(scores, 2).tags.unique().tolist() == [NO_TAG]
+
+
 @given(st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5))
 def test_confidences_are_probabilities(scores: list[float]) -> None:
     """Rounding never makes more than 1 of them."""
-    assert 0 <= read(torch.tensor([[scores]])).confidences.item() <= 1
+    assert 0 <= read(torch.tensor([[scores]]), 2).confidences.item() <= 1

@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taggen import postprocess
-from taggen.adapter import TagType
-from taggen.head import Span
+from taggen.adapter import Card, LabelType, TagType
+from taggen.head import Answer, Span
 from taggen.listing import Listing
 from taggen.normalize import Rules
 from taggen.tag import Evidence, Tag, Tagging
@@ -15,9 +15,14 @@ from tests.unit.test_windows import HOSTILE_LISTINGS, TOKENIZERS, original_of, p
 TAG_SET = (TagType("brand", "attribute"), TagType("function", "function", 0.6))
 
 
+def card(*tags: TagType, labels: tuple[LabelType, ...] = ()) -> Card:
+    """A card with these tags and labels."""
+    return Card("a", "1", "*", "base", "f" * 64, tags, labels=labels)
+
+
 def tagging(prepared: Prepared, *spans: Span) -> Tagging:
     """The tagging of a prepared listing by our own rules."""
-    return postprocess.tagging(prepared, spans, TAG_SET, Rules())
+    return postprocess.tagging(prepared, Answer(spans, ()), card(*TAG_SET), Rules())
 
 
 def tags_of(listing: Listing, *spans: Span) -> tuple[Tag, ...]:
@@ -47,6 +52,41 @@ def test_tags_come_in_the_tag_sets_order() -> None:
     listing = Listing("m", "p", 1, "water red shoe")
     tags = tags_of(listing, Span(2, 0, 1, 0.9), Span(1, 1, 2, 0.8), Span(1, 2, 3, 0.9))
     assert [(tag.name, tag.value) for tag in tags] == [("brand", "red"), ("brand", "shoe"), ("function", "water")]
+
+
+def test_a_label_of_the_listing_is_a_tag_without_evidence() -> None:
+    """From its threshold on, behind the tags that words carry, as the card has them."""
+    labels = (
+        LabelType("use", "garden", "occasion", 0.6),
+        LabelType("use", "home", "occasion", 0.3),
+        LabelType("category", "shoes", "attribute"),
+    )
+    prepared = prepare(Listing("m", "p", 1, "nike shoe"))
+    answer = Answer([Span(1, 0, 1, 0.7)], [0.59, 0.3, 0.9])
+    out = postprocess.tagging(prepared, answer, card(*TAG_SET, labels=labels), Rules())
+    assert out.tags[0].name == "brand"
+    assert out.tags[1:] == (
+        Tag("use", "home", "home", 0.3, "occasion", ()),
+        Tag("category", "shoes", "shoes", 0.9, "attribute", ()),
+    )
+
+
+@pytest.mark.parametrize(("label", "confidence"), [(0.95, 0.95), (0.6, 0.7)])
+def test_a_label_that_words_carry_too_is_one_tag(label: float, confidence: float) -> None:
+    """With their evidence and wording, and the higher confidence of the two."""
+    labels = (LabelType("brand", "nike", "attribute"),)
+    prepared = prepare(Listing("m", "p", 1, "NIKE shoe"))
+    answer = Answer([Span(1, 0, 1, 0.7)], [label])
+    out = postprocess.tagging(prepared, answer, card(*TAG_SET, labels=labels), Rules())
+    assert out.tags == (Tag("brand", "NIKE", "nike", confidence, "attribute", (Evidence("title", 0, 4),)),)
+
+
+def test_a_label_that_must_not_be_published_is_withheld() -> None:
+    """Whoever wrote the card."""
+    labels = (LabelType("claim", "best in the world", "attribute"), LabelType("claim", "soft", "attribute"))
+    prepared = prepare(Listing("m", "p", 1, "shoe"))
+    out = postprocess.tagging(prepared, Answer((), [0.9, 0.9]), card(*TAG_SET, labels=labels), Rules())
+    assert ([tag.value for tag in out.tags], out.flags) == (["soft"], ("claim_withheld",))
 
 
 def test_punctuation_at_the_edges_is_not_evidence() -> None:
@@ -81,7 +121,8 @@ def test_mentions_of_one_value_in_other_words_are_one_tag() -> None:
     """They meet in the normalised form, with the wording of the best."""
     listing = Listing("m", "p", 1, "Navy 藏青")
     spans = [Span(1, 0, 4, 0.7), Span(1, 4, 6, 0.9)]
-    (tag,) = postprocess.tagging(prepare(listing), spans, (TagType("color", "attribute"),), Rules()).tags
+    color = card(TagType("color", "attribute"))
+    (tag,) = postprocess.tagging(prepare(listing), Answer(spans, ()), color, Rules()).tags
     assert (tag.value, tag.normalized, tag.confidence) == ("藏青", "navy", 0.9)
     assert tag.evidence == (Evidence("title", 0, 4), Evidence("title", 5, 7))
 

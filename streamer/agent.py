@@ -26,7 +26,6 @@ from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
 from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, now_ms
-from streamer.retry import restored
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from taggen.listing import Listing

@@ -3,7 +3,8 @@
 TaggenError
 ├── InvalidListing      a listing that breaks the contract: names the field
 ├── BaseModelError      the base model cannot be had or is of the wrong kind
-├── AdapterError        an adapter folder is damaged, forbidden or made for another base
+├── AdapterError        an adapter is damaged, forbidden, or made for another base or merchant
+├── StoreUnavailable    the adapter store cannot be reached: try again, nobody's adapter is to blame
 ├── CorpusError         labelled data that cannot be read: names the file and the line
 ├── TrainingError       a training run that cannot begin or go on as it was asked to
 ├── NonFiniteScores     the model answered NaN or infinity for a batch
@@ -36,12 +37,16 @@ class AdapterError(TaggenError):
     """An adapter that must not be served: damaged, not allowed, or made for another base or merchant.
 
     `reason` is a code for machines: missing, size, format, config, tag_set, rules, shapes, values, base, merchant,
-    digest, name or smoke.
+    digest, name, taken or smoke.
     """
 
     def __init__(self, message: str, reason: str = "format") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StoreUnavailable(TaggenError):
+    """The adapter store did not do what was asked of it; the same call may well succeed later."""
 
 
 class CorpusError(TaggenError):

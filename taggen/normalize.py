@@ -133,7 +133,7 @@ class Rules:
         try:
             self._rules = {tag: Rule(_merge(contents.get(tag, {}), added.get(tag, {}))) for tag in contents | added}
         except ValueError as error:
-            raise AdapterError(f"rules.json: {error}") from None
+            raise AdapterError(f"rules.json: {error}", "rules") from None
 
     def normalize(self, tag: str, value: str) -> str:
         """The normalised form of a value of clean text, such as `navy` for 藏青色."""
@@ -184,19 +184,19 @@ def _merge(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
 def _parse(data: bytes) -> dict[str, dict[str, Any]]:
     """Read and check rules.json; by key of the tag. What counts as a claim is not for adapters to say."""
     if len(data) > MAX_RULES_BYTES:
-        raise AdapterError(f"rules.json: larger than {MAX_RULES_BYTES} bytes")
+        raise AdapterError(f"rules.json: larger than {MAX_RULES_BYTES} bytes", "size")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"rules.json: {error}") from None
+        raise AdapterError(f"rules.json: {error}", "rules") from None
     if not isinstance(content, dict):
-        raise AdapterError("rules.json: not an object of tags")
+        raise AdapterError("rules.json: not an object of tags", "rules")
     for tag, rule in content.items():
         if not isinstance(rule, dict):
-            raise AdapterError(f"rules.json: {tag}: not an object")
+            raise AdapterError(f"rules.json: {tag}: not an object", "rules")
         for part, value in rule.items():
             if not _fits(part, value):
-                raise AdapterError(f"rules.json: {tag}: {part} is none of ours or has the wrong form")
+                raise AdapterError(f"rules.json: {tag}: {part} is none of ours or has the wrong form", "rules")
     return {_tag_key(tag): rule for tag, rule in content.items()}
 
 

@@ -1,11 +1,13 @@
 """Who is served by what: the fold of the control topic.
 
 Pure: the same records in the same order come to the same routing in every worker. Records are applied one by one; a
-route is looked up for each listing.
+route is looked up for each listing. What a worker finds of a version (refused by its content, or not yet checked)
+takes the records that assign it out of the fold: then what was before serves, under the revision that it had.
 """
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -81,8 +83,46 @@ class MerchantRoute(NamedTuple):
             versions = versions[1:]
         return Route(versions[0] if versions else None, self.revision, versions[1:])
 
+    def without(self, withheld: frozenset[Reference]) -> "MerchantRoute":
+        """The state with some versions gone."""
+        if not withheld or withheld.isdisjoint(self.versions):
+            return self
+        canary = None if self.versions[0] in withheld else self.canary
+        return MerchantRoute(self.revision, tuple(one for one in self.versions if one not in withheld), canary)
+
 
 _UNROUTED = MerchantRoute(0, (), None)
+
+
+class _Merchant:
+    """A merchant's records: the state that they come to, and the last of them to come to it again without some."""
+
+    __slots__ = ("newest", "older", "recent", "state", "withheld")
+
+    def __init__(self) -> None:
+        self.newest = 0  # revision, of a record that is withheld too
+        self.older = _UNROUTED
+        self.recent: deque[RouteChange] = deque()
+        self.withheld: frozenset[Reference] = frozenset()
+        self.state = _UNROUTED
+
+    def apply(self, change: RouteChange) -> None:
+        self.newest = change.revision
+        self.recent.append(change)
+        if len(self.recent) > KEPT:
+            self.older = self._step(self.older, self.recent.popleft())
+        self.state = self._step(self.state, change)
+
+    def withhold(self, versions: frozenset[Reference]) -> None:
+        self.withheld = versions
+        self.state = self.older.without(versions)
+        for change in self.recent:
+            self.state = self._step(self.state, change)
+
+    def _step(self, state: MerchantRoute, change: RouteChange) -> MerchantRoute:
+        if change.action == "assign" and change.adapter in self.withheld:
+            return state
+        return state.after(change).without(self.withheld)
 
 
 class Routing:
@@ -90,14 +130,25 @@ class Routing:
 
     def __init__(self, base_fingerprint: str) -> None:
         self.base_fingerprint = base_fingerprint
-        self._merchants: dict[str, MerchantRoute] = {}
+        self._merchants: dict[str, _Merchant] = {}
 
     def apply(self, change: RouteChange) -> bool:
         """Follow a record; False when it is void here: for another base, or its revision is not above the newest."""
         if change.base_fingerprint != self.base_fingerprint or change.revision <= self.revision(change.merchant_id):
             return False
-        self._merchants[change.merchant_id] = self.merchant(change.merchant_id).after(change)
+        self._known(change.merchant_id).apply(change)
         return True
+
+    def withhold(self, merchant_id: str, version: Reference) -> None:
+        """Leave out the records that assign this version to the merchant, those to come too, until it is released."""
+        merchant = self._known(merchant_id)
+        merchant.withhold(merchant.withheld | {version})
+
+    def release(self, merchant_id: str, version: Reference) -> None:
+        """Follow those records after all."""
+        merchant = self._known(merchant_id)
+        if version in merchant.withheld:
+            merchant.withhold(merchant.withheld - {version})
 
     def route(self, merchant_id: str, product_id: str, replay: bool = False) -> Route:
         """What serves a product's listing; a replay leaves canaries out. Revision 0: the merchant was never routed."""
@@ -105,15 +156,23 @@ class Routing:
 
     def merchant(self, merchant_id: str) -> MerchantRoute:
         """A merchant's state; revision 0 and no versions for one that was never routed."""
-        return self._merchants.get(merchant_id, _UNROUTED)
+        merchant = self._merchants.get(merchant_id)
+        return _UNROUTED if merchant is None else merchant.state
 
     def revision(self, merchant_id: str) -> int:
-        """The newest valid revision of a merchant, 0 for none."""
-        return self.merchant(merchant_id).revision
+        """The newest valid revision of a merchant, be it withheld, 0 for none."""
+        merchant = self._merchants.get(merchant_id)
+        return 0 if merchant is None else merchant.newest
 
     def merchants(self) -> Iterator[tuple[str, MerchantRoute]]:
         """Every merchant that was ever routed, in the order of their first records."""
-        return iter(self._merchants.items())
+        return ((merchant_id, merchant.state) for merchant_id, merchant in self._merchants.items())
+
+    def _known(self, merchant_id: str) -> _Merchant:
+        merchant = self._merchants.get(merchant_id)
+        if merchant is None:
+            merchant = self._merchants[merchant_id] = _Merchant()
+        return merchant
 
     def __len__(self) -> int:
         return len(self._merchants)

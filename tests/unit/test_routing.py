@@ -203,3 +203,45 @@ def test_a_long_history_is_cut() -> None:
     """A merchant with a thousand versions costs no more memory than one with a few."""
     route = acme(*(change(number, "assign", version(number)) for number in range(1, 1_001)))
     assert route == Route(version(1_000), 1_000, tuple(version(1_000 - back) for back in range(1, KEPT + 1)))
+
+
+def test_a_withheld_version_leaves_what_was_before() -> None:
+    """Under the revision that it had; a record that assigns it later changes nothing, its revision is taken all the
+    same; released, it is as if it never was."""
+    log = [change(1, "assign", ONE), change(2, "assign", TWO)]
+    routing = routed(log)
+    routing.withhold("acme", TWO)
+    assert routing.route("acme", "p-1") == Route(ONE, 1, ())
+    assert routing.apply(change(3, "assign", TWO, Canary(1, "a")))
+    assert routing.route("acme", "p-1") == Route(ONE, 1, ())
+    assert not routing.apply(change(3, "assign", THREE))
+    assert routing.apply(change(4, "assign", THREE))
+    assert routing.route("acme", "p-1") == Route(THREE, 4, (ONE,))
+    routing.release("acme", TWO)
+    assert routing.route("acme", "p-1") == Route(THREE, 4, (ONE,))
+    routing.withhold("acme", THREE)
+    assert routing.route("acme", "p-1") == Route(TWO, 3, (ONE,))
+
+
+def test_a_rollback_to_a_withheld_version_still_withdraws() -> None:
+    """As one to a version that is not known: what was rolled back serves no more, the default adapter does."""
+    routing = routed([change(1, "assign", ONE), change(2, "assign", TWO), change(3, "assign", THREE)])
+    routing.withhold("acme", TWO)
+    routing.apply(change(4, "rollback", TWO))
+    assert routing.route("acme", "p-1") == Route(None, 4, ())
+
+
+@given(logs, st.lists(st.tuples(st.sampled_from(["acme", "nordic"]), st.integers(0, 4).map(version)), max_size=4))
+def test_what_is_withheld_when_does_not_matter(log: list[RouteChange], refused: list[tuple[str, Reference]]) -> None:
+    """A worker that refuses a version before, between or after the records, and one that withheld it in vain, come to
+    the same routing."""
+    before, after = Routing(BASE), routed(log[-KEPT:])
+    for merchant, reference in refused:
+        before.withhold(merchant, reference)
+        after.withhold(merchant, reference)
+    for record in log[-KEPT:]:
+        before.apply(record)
+    assert routes(before) == routes(after)
+    for merchant, reference in refused:
+        before.release(merchant, reference)
+    assert routes(before) == routes(routed(log[-KEPT:]))

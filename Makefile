@@ -53,7 +53,8 @@ bench: .venv/.installed ## the figures of the README
 	$(BIN)/python benchmarks/tagging.py
 
 train: .venv/.installed ## make the default adapter again; OA_MINE=PATH reads OA-Mine's train.jsonl besides
-	$(BIN)/taggen train --out taggen/default_adapter $(if $(OA_MINE),--oa-mine $(OA_MINE))
+	$(BIN)/taggen train --dev-share 0 --out build/default_adapter $(if $(OA_MINE),--oa-mine $(OA_MINE))
+	rm -r taggen/default_adapter && mv build/default_adapter taggen/
 
 clean: ## remove what tests and builds leave; .venv and fetched jars stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/kafka/target

@@ -1,50 +1,104 @@
-"""Training an adapter: LoRA through PEFT and a sequence-labelling head, on labelled listings."""
+"""Training an adapter on labelled listings: the loop, which stops early, and goes on after it was killed."""
 
+import hashlib
 import json
+import os
 import random
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from taggen import adapter, windows
-from taggen.adapter import Card, TagType
+from taggen import batches, trainable
+from taggen.adapter import Adapter, TagType
 from taggen.augment import Augmenter
-from taggen.base import Base, linear_layers
+from taggen.base import Base
+from taggen.batches import Batch
+from taggen.checkpoint import Checkpoint, State
 from taggen.corpus import Labelled
-from taggen.head import NO_TAG, TaggerModel, begin_label, label_count
-from taggen.windows import Prepared
+from taggen.development import Development
+from taggen.errors import AdapterError
 
-_IGNORED = -100  # cross-entropy's own mark
+_CLIP = 1.0  # norm of all gradients together
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an adapter is trained."""
+    """How an adapter is trained. `targets` are (ends of) names of the encoder's linear layers, none for all of them;
+    `dropout` is LoRA's alone; training stops when `patience` epochs did not better F1 on the development part."""
 
     epochs: int = 14
+    patience: int = 5
     batch_listings: int = 16
     learning_rate: float = 1e-3
     warm_up: float = 0.06  # share of the steps
     weight_decay: float = 0.01
     rank: int = 32
-    alpha: int = 64
+    alpha: float = 64
+    targets: tuple[str, ...] = ()
+    dropout: float = 0.0
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Progress of a training run: `loss` is the mean of the last steps."""
+    """Progress of a run: `loss` is the mean over the epoch so far."""
 
     step: int
     steps: int
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An epoch that is over (the first is 1): mean loss, and F1 on the development part if there is one."""
+
+    epoch: int
+    loss: float
+    f1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The PEFT model, the epochs run, and the one that its weights are of (0: untrained)."""
+
+    model: nn.Module
+    epochs: tuple[Epoch, ...]
+    kept: int
+
+
+def continued(settings: Settings, init: Adapter, base: Base) -> Settings:
+    """The settings with rank, alpha and layers of an adapter to go on from. Raises AdapterError for another base's."""
+    if init.card.base_fingerprint != base.fingerprint:
+        raise AdapterError(f"adapter {init.card.name} was trained on {init.card.base_model}, not on {base.name}")
+    alpha = init.scale * init.rank
+    return replace(
+        settings,
+        rank=init.rank,
+        alpha=int(alpha) if alpha.is_integer() else alpha,
+        targets=trainable.targets(init, base),
+    )
+
+
+def describe(
+    base: Base,
+    labelled: Sequence[Labelled],
+    tags: Sequence[TagType],
+    settings: Settings,
+    dev: Sequence[Labelled] = (),
+    init: Adapter | None = None,
+) -> dict[str, Any]:
+    """All that decides the weights, as plain JSON: it tells one run's checkpoint from another's."""
+    return {
+        **asdict(settings),
+        "tags": [tag.name for tag in tags],
+        "base": base.fingerprint,
+        "init": init.digest if init is not None else None,
+        "data": _digest(labelled),
+        "dev": _digest(dev),
+    }
 
 
 def train(
@@ -52,77 +106,146 @@ def train(
     labelled: Sequence[Labelled],
     tags: Sequence[TagType],
     settings: Settings,
-    progress: Callable[[Step], None] = lambda step: None,
-) -> nn.Module:
-    """Train LoRA and head on the listings; returns the PEFT model. Takes over `base`.
+    progress: Callable[[Step | Epoch], None] = lambda report: None,
+    dev: Sequence[Labelled] = (),
+    init: Adapter | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train LoRA and head on the listings; takes over `base`.
 
-    bfloat16 autocast where the processor or GPU computes in it; the trained weights stay float32 until they are saved.
+    With `dev` listings the weights of the epoch with the best F1 on them are kept, else the last ones. `init` is an
+    adapter to go on from, which the settings must fit (`continued`). With a `checkpoint` the run goes on from its
+    state, and saves one after each epoch. bfloat16 autocast where the processor or GPU computes in it; the trained
+    weights stay float32. Raises TrainingError and AdapterError.
     """
     torch.manual_seed(settings.seed)
-    random_ = random.Random(settings.seed)  # noqa: S311  variation, not secrets
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(base, len(tags), settings).to(device)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, settings.learning_rate, weight_decay=settings.weight_decay)
-    per_epoch = -(-len(labelled) // settings.batch_listings)
-    steps = per_epoch * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, settings.warm_up))
+    names = [tag.name for tag in tags]
+    model = trainable.build(base, names, settings.rank, settings.alpha, settings.targets, settings.dropout)
+    if init is not None:
+        trainable.load(model, init, names)
+    run = _Run(model, settings, -(-len(labelled) // settings.batch_listings))
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        run.restore(state)
     augmenter = Augmenter(labelled)
-    numbers = {tag.name: number for number, tag in enumerate(tags, 1)}
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_computes_bfloat16(device))
-    model.eval()  # no dropout: on a CPU it costs more than the matrices, and variation of the listings regularises
-    step, recent = 0, 0.0
-    for _ in range(settings.epochs):
-        for batch in _batches(labelled, base, augmenter, settings.batch_listings, random_):
-            ids, mask, labels = (tensor.to(device) for tensor in collate(batch, numbers, base))
-            with autocast:
-                scores = model(input_ids=ids, attention_mask=mask)
-            loss = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            recent = loss.item() if step == 1 else 0.98 * recent + 0.02 * loss.item()
-            progress(Step(step, steps, recent))
-    return model.eval()
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    development = Development(dev, base, names)
+    while not run.over:
+        # Its chances follow from seed and epoch alone: a run that goes on has those of one that ran through.
+        random_ = random.Random(f"{settings.seed}/{len(run.epochs)}")  # noqa: S311  variation, not secrets
+        torch.manual_seed(random_.getrandbits(63))
+        losses: list[float] = []
+        for batch in batches.epoch(labelled, base, augmenter, settings.batch_listings, random_):
+            losses.append(run.learn(batches.collate(batch, numbers, base.special)))
+            progress(Step(run.step, run.steps, sum(losses) / len(losses)))
+        with run.autocast:
+            f1 = development.score(model).f1 if dev else None
+        run.finish(Epoch(len(run.epochs) + 1, sum(losses) / len(losses), f1))
+        if checkpoint is not None:
+            checkpoint.save(run.state())
+        progress(run.epochs[-1])
+    return run.trained()
 
 
-def save(model: nn.Module, card: Card, folder: Path) -> None:
-    """Write the trained adapter into a new folder: PEFT's two files, in bfloat16, and the card."""
-    with tempfile.TemporaryDirectory() as draft:
-        model.save_pretrained(draft, save_embedding_layers=False)  # type: ignore[operator]
-        folder.mkdir(parents=True, exist_ok=True)
-        config = json.loads((Path(draft) / adapter.CONFIG).read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = card.base_model
-        # Sets of names come out in the order of their hashes, another in each run.
-        config["target_modules"] = sorted(config["target_modules"])
-        (folder / adapter.CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        # Half the bytes, for differences far below those of 8-bit layers.
-        tensors = load_file(Path(draft) / adapter.TENSORS)
-        halved = save_tensors({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()})
-        (folder / adapter.TENSORS).write_bytes(halved)  # save_file() would hide it from everybody but its owner
-        (folder / adapter.TENSORS).chmod(0o644)  # safetensors makes files that nobody else may read
-    card.write(folder)
+class _Run:
+    """A model, its optimizer, and how far they are."""
+
+    def __init__(self, model: nn.Module, settings: Settings, steps_per_epoch: int) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=_computes_bfloat16(self._device))
+        _make_repeatable(self._device)
+        self._model = model.to(self._device)
+        self._settings = settings
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._optimizer = torch.optim.AdamW(self._weights.values(), weight_decay=settings.weight_decay)
+        self._steps_per_epoch = steps_per_epoch
+        self.steps = steps_per_epoch * settings.epochs
+        self.step = 0
+        self.epochs: list[Epoch] = []
+        self._best: dict[str, Tensor] = {}  # weights of the best epoch; empty without a development part
+
+    @property
+    def over(self) -> bool:
+        """Whether all epochs are done, or the last ones did not help. Until F1 is above 0 nothing can be said."""
+        best = _best(self.epochs)
+        stale = len(self.epochs) - best.epoch if best is not None and best.f1 else 0
+        return len(self.epochs) >= self._settings.epochs or stale >= self._settings.patience
+
+    def learn(self, batch: Batch) -> float:
+        """One step of AdamW; returns the loss."""
+        trainable.train_dropout(self._model, True)
+        ids, mask, targets = (tensor.to(self._device) for tensor in batch)
+        with self.autocast:
+            scores = self._model(input_ids=ids, attention_mask=mask)
+        loss = _loss(scores, targets)
+        self._optimizer.param_groups[0]["lr"] = self._settings.learning_rate * self._rate()
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
+        self._optimizer.step()
+        trainable.train_dropout(self._model, False)
+        self.step += 1
+        return loss.item()
+
+    def finish(self, epoch: Epoch) -> None:
+        """Take an epoch in, and its weights if they are the best."""
+        self.epochs.append(epoch)
+        if _best(self.epochs) is epoch:
+            self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    def state(self) -> State:
+        """What `restore` needs, beside what the settings say."""
+        moments = self._optimizer.state_dict()["state"]
+        tensors = {
+            **{f"weights.{name}": weight.detach() for name, weight in self._weights.items()},
+            **{f"best.{name}": weight for name, weight in self._best.items()},
+            **{f"adamw.{at}.{key}": tensor for at, its in moments.items() for key, tensor in its.items()},
+        }
+        return State(tensors, {"epochs": [asdict(epoch) for epoch in self.epochs]})
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        optimizer = self._optimizer.state_dict()
+        for key, tensor in state.tensors.items():
+            kind, _, name = key.partition(".")
+            if kind == "weights":
+                self._weights[name].data.copy_(tensor)
+            elif kind == "best":
+                self._best[name] = tensor
+            else:
+                at, _, moment = name.partition(".")
+                optimizer["state"].setdefault(int(at), {})[moment] = tensor
+        self._optimizer.load_state_dict(optimizer)
+        self.epochs = [Epoch(**epoch) for epoch in state.counters["epochs"]]
+        self.step = len(self.epochs) * self._steps_per_epoch
+
+    def trained(self) -> Trained:
+        """The model with its best weights."""
+        for name, weight in self._best.items():
+            self._weights[name].data.copy_(weight)
+        best = _best(self.epochs)
+        return Trained(self._model, tuple(self.epochs), best.epoch if best is not None else len(self.epochs))
+
+    def _rate(self) -> float:
+        """Share of the learning rate for the next step: rising, then falling in a line."""
+        rising = max(1, round(self.steps * self._settings.warm_up))
+        if self.step < rising:
+            return (self.step + 1) / rising
+        return (self.steps - self.step) / (self.steps - rising + 1)
 
 
-def _model(base: Base, tags: int, settings: Settings) -> nn.Module:
-    targets = sorted({name.rpartition(".")[2] for name, _ in linear_layers(base.encoder)})
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=targets,
-        exclude_modules=["head"],
-        modules_to_save=["head"],
+def _best(epochs: Sequence[Epoch]) -> Epoch | None:
+    """The first epoch of the highest F1, None without F1."""
+    scored = [epoch for epoch in epochs if epoch.f1 is not None]
+    return max(scored, key=lambda epoch: epoch.f1 or 0.0, default=None)
+
+
+def _loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens that teach something; 0 if none does."""
+    taught = (targets != batches.IGNORED).sum().clamp(min=1)
+    total = nn.functional.cross_entropy(
+        scores.flatten(0, 1), targets.flatten(), ignore_index=batches.IGNORED, reduction="sum"
     )
-    model: nn.Module = get_peft_model(TaggerModel(base.encoder, base.hidden_size, label_count(tags)), config)
-    return model
-
-
-def _rate(step: int, steps: int, warm_up: float) -> float:
-    rising = max(1, round(steps * warm_up))
-    return (step + 1) / rising if step < rising else (steps - step) / (steps - rising + 1)
+    return total / taught
 
 
 def _computes_bfloat16(device: torch.device) -> bool:
@@ -131,57 +254,16 @@ def _computes_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())  # without it torch emulates, slower than float32
 
 
-def _batches(
-    labelled: Sequence[Labelled], base: Base, augmenter: Augmenter, size: int, random_: random.Random
-) -> Iterator[list[tuple[Labelled, Prepared]]]:
-    """One epoch of varied listings, similar lengths together, batches in random order."""
-    varied = [augmenter.vary(item, random_) for item in labelled]
-    prepared = windows.prepare([item.listing for item in varied], base.tokenizer, base.special)
-    rows = sorted(zip(varied, prepared, strict=True), key=lambda row: (row[1].tokens, random_.random()))
-    batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-    random_.shuffle(batches)
-    yield from batches
+def _make_repeatable(device: torch.device) -> None:
+    """Let a GPU add in the same order each time, where it can; a CPU does."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def collate(
-    batch: Sequence[tuple[Labelled, Prepared]], numbers: dict[str, int], base: Base
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, mask and labels, each [rows, tokens], for the windows of some listings."""
-    rows = [
-        (prepared, token_labels(item, prepared, numbers), window)
-        for item, prepared in batch
-        for window in prepared.windows
-    ]
-    length = max(window.padded for _, _, window in rows)
-    ids = torch.full((len(rows), length), base.special.padding, dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.bool)
-    targets = torch.full((len(rows), length), _IGNORED, dtype=torch.long)
-    for row, (prepared, labels, window) in enumerate(rows):
-        part = slice(window.first, window.last)
-        tokens = [base.special.start, *prepared.ids[part], base.special.separator]
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = True
-        targets[row, 1 : len(tokens) - 1] = torch.tensor(labels[part])
-    return ids, mask, targets
-
-
-def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> list[int]:
-    """The label of each token of the stream: a token belongs to the span that holds at least half of it."""
-    default = _IGNORED if item.partial else NO_TAG
-    labels = [_IGNORED if source < 0 else default for source in prepared.sources]
-    by_field: dict[str, list[tuple[int, int, int]]] = {}
-    for span in item.spans:
-        by_field.setdefault(span.field, []).append((span.start, span.end, numbers[span.tag]))
-    last: tuple[int, int, int, int] | None = None
-    for at, source in enumerate(prepared.sources):
-        if source < 0:
-            continue
-        field = prepared.fields[source]
-        _, start, end = field.clean.locate(prepared.starts[at], prepared.ends[at])
-        for span_start, span_end, tag in by_field.get(field.name, ()):
-            if 2 * (min(end, span_end) - max(start, span_start)) >= end - start:
-                here = (source, span_start, span_end, tag)
-                labels[at] = begin_label(tag) + (here == last)
-                last = here
-                break
-    return labels
+def _digest(labelled: Sequence[Labelled]) -> str:
+    """SHA-256 (hex) of labelled listings."""
+    digest = hashlib.sha256()
+    for item in labelled:
+        digest.update(json.dumps(asdict(item), ensure_ascii=False, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from taggen import training
+from taggen import trainable
 from taggen.adapter import Card, TagType
 from taggen.base import load_base
 from tests import tokenizers
@@ -60,8 +60,7 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
 def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: str = "*") -> Path:
     """Write a random adapter of rank 4 for a base, in the form that training writes; another seed gives other tags."""
     base = load_base(str(base_folder))
-    settings = training.Settings(epochs=0, rank=4, alpha=8, seed=seed)
-    model = training.train(base, [], TAG_SET, settings)
+    model = trainable.build(base, [tag.name for tag in TAG_SET], rank=4, alpha=8)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -70,7 +69,7 @@ def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: 
         if parameter.requires_grad and name.endswith("bias"):
             parameter.data[0] = 4.0  # "no tag" for about half of the tokens
     card = Card(f"tiny-{seed}", "1", merchant, "tiny", base.fingerprint, TAG_SET)
-    training.save(model, card, folder)
+    trainable.save(model, card, folder)
     return folder
 
 

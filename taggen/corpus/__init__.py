@@ -9,6 +9,7 @@ from pathlib import Path
 
 from taggen.corpus.forms import read, read_any, read_mapping
 from taggen.corpus.labelled import Finding, Labelled, Report, Span
+from taggen.corpus.split import split
 from taggen.corpus.tag_set import LABELS, OA_MINE, TAGS, tag_set
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "read",
     "read_any",
     "read_mapping",
+    "split",
     "tag_set",
     "train_files",
 ]

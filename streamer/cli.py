@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from streamer.errors import InputError, SettingsError, StreamerError
 from taggen.errors import TaggenError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 PLAIN_WIDTH = 120  # columns, where there is no terminal to ask
 
 
@@ -148,6 +150,38 @@ def broker(
         return
 
 
+@app.command()
+def verify(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every input must have an outcome, not only those the group has acknowledged.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="Only inputs whose record is not older; UTC.", show_default=False, formats=TIME_FORMATS),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Read inputs, tag events and dead letters, and tell whether any was lost, invented, contradicted or reordered.
+
+    Reads whole topics, into a temporary file. Exit code 1 when there are findings.
+    """
+    from streamer import verify as verification  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    verdict = asyncio.run(
+        verification.verify(_settings(bootstrap), console, everything=everything, since_ms=_milliseconds(since))
+    )
+    if as_json:
+        typer.echo(json.dumps(verdict.as_json(), ensure_ascii=False))
+    else:
+        for finding in verdict.examples:
+            typer.echo(str(finding))
+        typer.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in verdict.counts.items()))
+        typer.echo(", ".join(f"{count} {kind}" for kind, count in verdict.found.items()))
+    sys.exit(0 if verdict.good else FAILED)
+
+
 @topics_app.command("create")
 def topics_create(
     partitions: Annotated[
@@ -206,6 +240,13 @@ def _settings(bootstrap: str | None) -> environment.Settings:
     settings = environment.load()
     settings.ssl_context()  # its files are read later: say now what is wrong with them
     return settings.model_copy(update={"kafka_bootstrap": bootstrap}) if bootstrap else settings
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    """Since 1970; a time without a zone is UTC."""
+    if moment is None:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _console() -> Console:

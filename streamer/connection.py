@@ -56,7 +56,7 @@ class Reader:
         self._settings = settings
         self._topics = topics
         self._from_beginning = from_beginning
-        self._consumer = _consumer(settings, "earliest")
+        self._consumer = consumer(settings, "earliest")
 
     async def __aenter__(self) -> Self:
         try:
@@ -89,7 +89,7 @@ class Reader:
                 polled = await self._consumer.getmany(timeout_ms=POLL_MS)
             for messages in polled.values():
                 for message in messages:
-                    yield _record(message)
+                    yield record_of(message)
 
 
 class Lookup:
@@ -100,7 +100,7 @@ class Lookup:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._consumer = _consumer(settings, "none")
+        self._consumer = consumer(settings, "none")
         self._next: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -132,21 +132,26 @@ class Lookup:
         for message in polled.get(partition, ()):
             self._next[partition] = message.offset + 1
             if message.offset == coordinates.offset:
-                return _record(message)
+                return record_of(message)
         self._next[partition] = -1  # wherever it stands now
         return None
 
 
-def _consumer(settings: Settings, offset_reset: str) -> AIOKafkaConsumer:
+def consumer(settings: Settings, offset_reset: str, group_id: str | None = None) -> AIOKafkaConsumer:
+    """A consumer for partitions that are assigned by hand; with a group it reads and commits that group's offsets and
+    does not join it. What a transaction has aborted is nowhere to be seen."""
     return AIOKafkaConsumer(
+        group_id=group_id,
         auto_offset_reset=offset_reset,
         enable_auto_commit=False,
+        isolation_level="read_committed",
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         **settings.client_options(),
     )
 
 
-def _record(message: Any) -> Record:
+def record_of(message: Any) -> Record:
+    """The record in a message of aiokafka's."""
     return Record(
         message.topic,
         message.partition,

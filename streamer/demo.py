@@ -330,6 +330,7 @@ def _beside_others(settings: Settings) -> Settings:
             "source_topics": tuple(f"demo-{name}" for name in settings.source_topics),
             "tags_topic": f"demo-{settings.tags_topic}",
             "dead_letter_topic": f"demo-{settings.dead_letter_topic}",
+            "retry_topic": f"demo-{settings.retry_topic}",
             "adapters_topic": f"demo-{settings.adapters_topic}",
             "adapter_status_topic": f"demo-{settings.adapter_status_topic}",
             "group_id": f"demo-{settings.group_id}",

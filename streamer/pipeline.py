@@ -229,15 +229,15 @@ class Pipeline:
     def _tag_event(self, outcome: Tagged | Deleted, now: int) -> Output:
         record, listing = outcome.record, outcome.listing
         source = Coordinates(record.topic, record.partition, record.offset)
-        source_event_id = listing.event_id or f"{record.topic}/{record.partition}/{record.offset}"
+        source_id = source_event_id(record, listing)
         if isinstance(outcome, Tagged):
             tagging, model = outcome.tagging, outcome.model
             tags, flags, served, fingerprint = tagging.tags, tagging.flags, model, model.fingerprint
         else:
             tags, flags, served, fingerprint = (), (), None, ""
         event = TagEvent(
-            event_id=event_id(source_event_id, listing.digest(), fingerprint),
-            source_event_id=source_event_id,
+            event_id=event_id(source_id, listing.digest(), fingerprint),
+            source_event_id=source_id,
             source=source,
             merchant_id=listing.merchant_id,
             product_id=listing.product_id,
@@ -281,6 +281,7 @@ class Pipeline:
             value_length=0 if value is None else len(value),
             value_sha256=None if value is None else hashlib.sha256(value).hexdigest(),
             failed_at=now,
+            attempts=record.attempts,
         )
         whole = sum(len(part) for part in (key or b"", record.key or b"", value or b""))
         if whole < self._max_bytes:  # else not worth encoding
@@ -296,6 +297,11 @@ class Pipeline:
         room = self._max_bytes - len(key or b"") - len(self._codec.encode_dead_letter(bare)) - 9
         head = None if letter.value is None else letter.value[: max(room, 0)]
         return self._codec.encode_dead_letter(bare._replace(value=head))
+
+
+def source_event_id(record: Record, listing: Listing) -> str:
+    """The id that the event has from its producer; without one, where it stands."""
+    return listing.event_id or f"{record.topic}/{record.partition}/{record.offset}"
 
 
 def event_id(source_event_id: str, listing_digest: str, fingerprint: str) -> str:

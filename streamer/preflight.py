@@ -57,13 +57,13 @@ async def _attempt(settings: Settings) -> int:
 async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[TopicPartition]:
     """The partitions to read; asks for all topics, because a broker may create one that is asked for by name."""
     there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-    for topic in (*settings.source_topics, settings.tags_topic, settings.dead_letter_topic):
+    for topic in (*settings.input_topics, settings.tags_topic, settings.dead_letter_topic):
         if topic not in there:
             raise TopicMissing(
                 f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` makes it"
             )
     return [
-        TopicPartition(topic, partition["partition"]) for topic in settings.source_topics for partition in there[topic]
+        TopicPartition(topic, partition["partition"]) for topic in settings.input_topics for partition in there[topic]
     ]
 
 

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     source_topics: Names = ("product-created", "product-updated")
     tags_topic: Annotated[str, Field(min_length=1)] = "product-tags"
     dead_letter_topic: Annotated[str, Field(min_length=1)] = "product-tags-dlq"
+    retry_topic: Annotated[str, Field(min_length=1)] = "product-tags-retry"  # redriven dead letters, for us alone
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -52,8 +53,8 @@ class Settings(BaseSettings):
     adapter_cache_bytes: Annotated[int, Field(ge=0)] = 512 * MIB  # of versions read, in host memory
     adapters_topic: Annotated[str, Field(min_length=1)] = "merchant-adapters"
     adapter_status_topic: Annotated[str, Field(min_length=1)] = "merchant-adapter-status"
-
     adapter_wait_ms: Annotated[float, Field(ge=0)] = 200  # how long a listing waits for its merchant's adapter
+
     # micro-batches and queues
     batch_listings: Annotated[int, Field(ge=1)] = 64
     batch_tokens: Annotated[int, Field(ge=1)] = 8192  # padded
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     dead_letter_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     dead_letter_window: Annotated[int, Field(ge=1)] = 200
     dead_letter_minimum: Annotated[int, Field(ge=1)] = 50
+    redrive_limit: Annotated[int, Field(ge=1)] = 3  # how often a dead letter is sent again
 
     # operation
     web_host: str = "127.0.0.1"
@@ -96,8 +98,10 @@ class Settings(BaseSettings):
     def _consistent(self) -> "Settings":
         if not self.source_topics:
             raise ValueError("source_topics: at least one is needed")
-        if {self.tags_topic, self.dead_letter_topic} & set(self.source_topics):
+        if {self.tags_topic, self.dead_letter_topic} & set(self.input_topics):
             raise ValueError("source_topics: an output topic must not be read as a source")
+        if self.retry_topic in self.source_topics:
+            raise ValueError("retry_topic: must not be one that others write to")
         if self.security_protocol.startswith("SASL") and (self.sasl_username is None or self.sasl_password is None):
             raise ValueError(f"security_protocol: {self.security_protocol} needs sasl_username and sasl_password")
         if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
@@ -105,6 +109,11 @@ class Settings(BaseSettings):
         if self.dead_letter_minimum > self.dead_letter_window:
             raise ValueError("dead_letter_minimum: must not be larger than dead_letter_window")
         return self
+
+    @property
+    def input_topics(self) -> tuple[str, ...]:
+        """All that a worker reads: the source topics and the retry topic."""
+        return (*self.source_topics, self.retry_topic)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context of the broker connections, None for plain text; SettingsError for files that do not load."""

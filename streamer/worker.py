@@ -78,7 +78,7 @@ def build_app(settings: Settings, agent: TaggingAgent) -> App:
         Stream=Stream,
     )
     app.transport = Transport(app.conf.broker_consumer, app, settings)
-    topic = app.topic(*settings.source_topics, schema=RawSchema())
+    topic = app.topic(*settings.input_topics, schema=RawSchema())
 
     @app.agent(  # type: ignore[untyped-decorator]
         topic, name="tagging", concurrency=1, supervisor_strategy=CrashingSupervisor
@@ -178,7 +178,7 @@ class Worker:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if done == {starting} and not starting.exception():
-                log.info("consuming", topics=list(self._settings.source_topics))
+                log.info("consuming", topics=list(self._settings.input_topics))
                 done, _ = await asyncio.wait(tasks - done, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -54,11 +54,17 @@ class Stage:
         """The topic of dead letters."""
         return f"dlq-{self.name}"
 
+    @property
+    def retries(self) -> str:
+        """The topic of redriven records, which the workers read too."""
+        return f"retry-{self.name}"
+
     async def create_topics(self, max_output_bytes: int = 1_000_000) -> None:
         """Four partitions each."""
         limit = {"max.message.bytes": str(max_output_bytes)}
         large = {"max.message.bytes": "16000000"}
-        wanted = [topics.Topic(self.source, 4, large), *(topics.Topic(n, 4, limit) for n in self.targets)]
+        inputs = (topics.Topic(name, 4, large) for name in (self.source, self.retries))
+        wanted = [*inputs, *(topics.Topic(n, 4, limit) for n in self.targets)]
         await topics.ensure(wanted, bootstrap_servers=self.broker.bootstrap)
 
     @property
@@ -68,6 +74,30 @@ class Stage:
 
     def worker(self, module: str = "streamer", **settings: object) -> "WorkerProcess":
         """Start a worker: `streamer`, or `tests.faulty`, whose model fails where a title says so."""
+        log = self.folder / f"worker-{len(self.started)}.log"
+        worker = WorkerProcess([sys.executable, "-m", module, "worker"], self._environment(settings), log)
+        self.started.append(worker)
+        return worker
+
+    async def command(self, *arguments: str, code: int = 0, **settings: object) -> str:
+        """Run a command of `streamer` to its end; returns its output, after a check of its exit code."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "streamer", *arguments),
+            env=self._environment(settings),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode == code, (output.decode() + errors.decode())[-3000:]
+        return output.decode() or errors.decode()
+
+    def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         # tests that inherit a setting from the machine would be somebody else's tests
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
         own = {
@@ -76,6 +106,7 @@ class Stage:
             "source_topics": self.source,
             "tags_topic": self.tags,
             "dead_letter_topic": self.dead_letters,
+            "retry_topic": self.retries,
             "base_model": self.tiny.base,
             "default_adapter": self.tiny.adapter,
             "torch_threads": 1,
@@ -86,11 +117,7 @@ class Stage:
             **self.settings,
             **settings,
         }
-        environment |= {f"STREAMER_{name.upper()}": str(value) for name, value in own.items()}
-        log = self.folder / f"worker-{len(self.started)}.log"
-        worker = WorkerProcess([sys.executable, "-m", module, "worker"], environment, log)
-        self.started.append(worker)
-        return worker
+        return environment | {f"STREAMER_{name.upper()}": str(value) for name, value in own.items()}
 
     async def publish(self, values: Sequence[bytes | None], keys: Sequence[bytes] | None = None) -> list[Place]:
         """Write values to the source topic; returns where each of them stands."""

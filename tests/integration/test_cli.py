@@ -37,6 +37,7 @@ class Commands:
             source_topics=(unique("created"), unique("updated")),
             tags_topic=unique("tags"),
             dead_letter_topic=unique("dlq"),
+            retry_topic=unique("retry"),
             adapters_topic=unique("adapters"),
             adapter_status_topic=unique("status"),
             fetch_max_wait_ms=100,
@@ -47,6 +48,7 @@ class Commands:
             "STREAMER_SOURCE_TOPICS": ",".join(self.settings.source_topics),
             "STREAMER_TAGS_TOPIC": self.settings.tags_topic,
             "STREAMER_DEAD_LETTER_TOPIC": self.settings.dead_letter_topic,
+            "STREAMER_RETRY_TOPIC": self.settings.retry_topic,
             "STREAMER_ADAPTERS_TOPIC": self.settings.adapters_topic,
             "STREAMER_ADAPTER_STATUS_TOPIC": self.settings.adapter_status_topic,
             "STREAMER_FETCH_MAX_WAIT_MS": "100",
@@ -95,13 +97,13 @@ def commands(broker, unique):
     """The commands, with their topics created by one of them."""
     commands = Commands(broker, unique)
     created = commands.run("topics", "create", "--partitions", "2", "--replication-factor", "1").stdout
-    assert created.count("created, 2 partitions") == 4
+    assert created.count("created, 2 partitions") == 5
     return commands
 
 
 def test_topics_create_twice(commands):
     """Topics that are there are left alone; asking for more partitions than they have fails and says so."""
-    assert commands.run("topics", "create", "--partitions", "2").stdout.count("is there, 2 partitions") == 4
+    assert commands.run("topics", "create", "--partitions", "2").stdout.count("is there, 2 partitions") == 5
     assert (
         "exists with 2 partitions, 3 are wanted" in commands.run("topics", "create", "--partitions", "3", code=1).stderr
     )

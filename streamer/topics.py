@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError,
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
-DAY_MS = 24 * 60 * 60 * 1000
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
 MIB = 1024 * 1024
 PARTITIONS = 4  # the most workers that can share a topic; more cannot be added later without moving keys
 FRAMING_BYTES = 64 * 1024  # a topic's limit is on the batch: room for headers and Kafka's own fields around an output
@@ -78,8 +79,10 @@ def adapters(name: str) -> Topic:
 
 
 def adapter_status(name: str) -> Topic:
-    """Describe the topic of the workers' reports: heartbeats that nobody needs the day after."""
-    return Topic(name, 1, {"cleanup.policy": "delete", "retention.ms": str(DAY_MS)})
+    """Describe the topic of the workers' reports: heartbeats that nobody needs a while later."""
+    # a segment is deleted as a whole, once it is closed
+    settings = {"cleanup.policy": "delete", "retention.ms": str(HOUR_MS), "segment.ms": str(HOUR_MS // 6)}
+    return Topic(name, 1, settings)
 
 
 def wanted(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -42,7 +42,7 @@ class Store:
         self._cached: OrderedDict[Reference, Adapter] = OrderedDict()
         self._held = 0  # bytes of the cached
         self._loading: dict[Reference, Future[Adapter]] = {}
-        self._lock = Lock()
+        self._lock = RLock()
         # No listing is remembered: a version that another process has just written would not be there.
         try:
             self._files, self._root = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
@@ -56,9 +56,8 @@ class Store:
         for everything else.
         """
         with self._lock:
-            adapter = self._cached.get(reference)
+            adapter = self.cached(reference)
             if adapter is not None:
-                self._cached.move_to_end(reference)
                 return adapter
             loading = self._loading.get(reference)
             mine = loading is None
@@ -67,6 +66,19 @@ class Store:
         if mine:
             self._load(reference, loading)
         return loading.result()
+
+    @property
+    def held(self) -> int:
+        """Bytes of tensors in memory."""
+        return self._held
+
+    def cached(self, reference: Reference) -> Adapter | None:
+        """The adapter of a reference if it is in memory, which counts as a use of it; never waits for the store."""
+        with self._lock:
+            adapter = self._cached.get(reference)
+            if adapter is not None:
+                self._cached.move_to_end(reference)
+            return adapter
 
     def _load(self, reference: Reference, loading: "Future[Adapter]") -> None:
         """Read the version and give it, or the error, to all who wait."""

@@ -283,8 +283,11 @@ def test_memory_holds_what_was_used_last(three: list[Path], tmp_path: Path) -> N
     for reference in (first, second, first, third, first):
         store.load(reference)
     assert store.reads == 3
+    assert store.cached(second) is None
+    assert [store.cached(one) is not None for one in (first, third)] == [True, True]
+    assert store.held == 2 * adapter.read(three[0]).nbytes
     store.load(second)
-    assert store.reads == 4
+    assert (store.reads, store.cached(first)) == (4, None)
 
 
 def test_a_store_without_memory_reads_each_time(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""`taggen train`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from taggen.cli.console import errors, one_line_errors, print_doubts, progress
+from taggen.cli.options import BaseOption, Threads
+from taggen.errors import TrainingError
+
+if TYPE_CHECKING:
+    from taggen.training import Epoch, Step
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="New folder for the adapter.")],
+    data: Annotated[
+        list[Path] | None, typer.Argument(help="Files of labelled listings; the package's if none.")
+    ] = None,
+    oa_mine: Annotated[Path | None, typer.Option(help="OA-Mine's train.jsonl, read besides.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Adapter folder, or `default`, to go on from: its rank, alpha and layers.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The adapter's name.")] = "default",
+    version: Annotated[str, typer.Option(help="The adapter's version.")] = "1",
+    merchant: Annotated[str, typer.Option(help="The merchant it is for, * for all.")] = "*",
+    base_model: BaseOption = "embedded",
+    dev_share: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Held out of the data for early stopping; 0 trains on everything.")
+    ] = 0.1,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better F1 before it stops.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1)] = 14,
+    batch_size: Annotated[int, typer.Option(min=1, help="Listings of a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(min=0.0)] = 0.01,
+    rank: Annotated[int | None, typer.Option(min=1, max=256, help="Of LoRA.", show_default="32")] = None,
+    alpha: Annotated[int | None, typer.Option(min=1, help="Of LoRA.", show_default="2 x rank")] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Names of linear layers, or their ends, by comma.", show_default="all")
+    ] = None,
+    dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="LoRA's own.")] = 0.0,
+    seed: int = 0,
+    threads: Threads = 2,
+) -> None:
+    """Train a LoRA adapter with its head on labelled listings.
+
+    The same command goes on after it was killed, from the last epoch's checkpoint in OUT.
+    """
+    if init is not None and (rank, alpha, targets) != (None, None, None):
+        raise typer.BadParameter("rank, alpha and targets are those of the adapter", param_hint="--init")
+    import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
+
+    from taggen import adapter as adapters  # noqa: PLC0415
+    from taggen import corpus, evaluate, tagger, trainable, training  # noqa: PLC0415
+    from taggen.base import load_base  # noqa: PLC0415
+    from taggen.checkpoint import Checkpoint  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    with one_line_errors():
+        files = data or corpus.train_files()
+        labelled, report = corpus.read_any(files)
+        print_doubts(report)
+        if oa_mine is not None:
+            labelled += corpus.read_any(oa_mine, corpus.OA_MINE)[0]
+            files = [*files, oa_mine]
+        tag_set = tuple(adapters.TagType(tag, kind) for tag, kind in corpus.tag_set(labelled).items())
+        taught, dev = corpus.split(labelled, dev_share, seed)
+        rank = rank or 32
+        settings = training.Settings(
+            epochs=epochs,
+            patience=patience,
+            batch_listings=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            rank=rank,
+            alpha=alpha or 2 * rank,
+            targets=tuple(targets.split(",")) if targets else (),
+            dropout=dropout,
+            seed=seed,
+        )
+        base = load_base(base_model)
+        before = None
+        if init is not None:
+            before = adapters.read(tagger.default_adapter() if init == "default" else Path(init))
+            settings = training.continued(settings, before, base)
+        checkpoint = Checkpoint(out, training.describe(base, taught, tag_set, settings, dev, before))
+        if checkpoint.load() is None and (out / adapters.CARD).exists():
+            raise TrainingError(f"{out} holds a finished adapter: choose another --out")
+        started = time.monotonic()
+        with progress() as bar:
+            show = _epochs(bar)
+            trained = training.train(base, taught, tag_set, settings, show, dev, before, checkpoint)
+        errors.print(f"{len(trained.epochs)} epochs in {(time.monotonic() - started) / 60:.1f} minutes")
+        record = {
+            **asdict(settings),
+            "listings": len(taught),
+            "dev_listings": len(dev),
+            "epochs_run": len(trained.epochs),
+            "epoch_kept": trained.kept,
+            "files": {path.name: corpus.digest([path]) for path in files},
+            "init": f"{before.card.name} {before.card.version} {before.digest}" if before is not None else None,
+        }
+        card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tag_set, training=record)
+        trainable.save(trained.model, card, out)
+        scored = dev if data else corpus.held_out()
+        if scored:
+            taggings = evaluate.tag_all(tagger.load(base_model, out), scored)
+            scores = evaluate.by_language(scored, taggings)
+            replace(card, scores=evaluate.card(scores)).write(out)
+        checkpoint.remove()
+    if scored:
+        where = "the development part" if data else "listings never seen"
+        _print_scores(scores, f"{name} {version}: mentions found in {where}, int8")
+
+
+def _epochs(bar: Progress) -> Callable[["Step | Epoch"], None]:
+    """Show the progress of a training: a bar of its steps, a line for each epoch."""
+    from taggen.training import Step  # noqa: PLC0415  as in `train`
+
+    task = bar.add_task("training", total=None, loss="")
+
+    def show(report: "Step | Epoch") -> None:
+        if isinstance(report, Step):
+            bar.update(task, completed=report.step, total=report.steps, loss=f"loss {report.loss:.3f}")
+        else:
+            f1 = "" if report.f1 is None else f", dev F1 {100 * report.f1:.1f}"
+            bar.console.print(f"epoch {report.epoch}: loss {report.loss:.4f}{f1}")
+
+    return show
+
+
+def _print_scores(scores: dict[str, dict[str, Any]], title: str) -> None:
+    table = Table("tag", title=title)
+    for language in scores:
+        table.add_column(f"{language} F1", justify="right")
+    for tag_name in scores["all"]:
+        row = (by_tag.get(tag_name) for by_tag in scores.values())
+        table.add_row(tag_name, *(f"{100 * score.f1:.1f}" if score else "" for score in row))
+    Console().print(table)

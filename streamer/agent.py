@@ -204,6 +204,7 @@ class TaggingAgent:
                 if not rows and not former.full:
                     break
             intake.aside(len(former))
+            self._metrics.waiting.set(len(former))
             if timer is not None:
                 timer.cancel()
             due = former.due()

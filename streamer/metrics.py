@@ -41,7 +41,7 @@ class Metrics:
         )
         self.flags = Counter(
             "streamer_flags",
-            "Tag events with a flag: text_truncated, claim_withheld, personal_data_withheld.",
+            "Tag events with a flag: text_truncated, claim_withheld, personal_data_withheld, adapter_fallback.",
             ["flag"],
             registry=self.registry,
         )
@@ -67,6 +67,30 @@ class Metrics:
             ["since"],
             buckets=_LATENCY,
             registry=self.registry,
+        )
+        self.adapter_loads = Counter(
+            "streamer_adapter_loads",
+            "Versions of merchants' adapters brought into memory, by outcome: ready, refused, retried.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.adapter_refusals = Counter(
+            "streamer_adapter_refusals", "Versions refused, by reason code.", ["reason"], registry=self.registry
+        )
+        self.adapter_fallbacks = Counter(
+            "streamer_adapter_fallbacks",
+            "Listings tagged by another version than their merchant's, by which: previous, default.",
+            ["by"],
+            registry=self.registry,
+        )
+        self.adapter_swap_seconds = Histogram(
+            "streamer_adapter_swap_seconds",
+            "From a record on the control topic to the first listing tagged by its version.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "streamer_events_waiting", "Records aside that wait for their merchant's adapter.", registry=self.registry
         )
         self.in_hand = Gauge("streamer_events_in_hand", "Records read and not finished.", registry=self.registry)
         self.model = Info("streamer_model", "What serves: base, adapter, version, fingerprint.", registry=self.registry)

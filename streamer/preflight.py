@@ -57,7 +57,8 @@ async def _attempt(settings: Settings) -> int:
 async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[TopicPartition]:
     """The partitions to read; asks for all topics, because a broker may create one that is asked for by name."""
     there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-    for topic in (*settings.input_topics, settings.tags_topic, settings.dead_letter_topic):
+    control = () if settings.adapter_store is None else (settings.adapters_topic, settings.adapter_status_topic)
+    for topic in (*settings.input_topics, settings.tags_topic, settings.dead_letter_topic, *control):
         if topic not in there:
             raise TopicMissing(
                 f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` makes it"

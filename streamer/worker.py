@@ -7,10 +7,10 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 import structlog
@@ -20,16 +20,21 @@ from mode import CrashingSupervisor
 from streamer import logs
 from streamer.agent import TaggingAgent
 from streamer.codec import Codec
+from streamer.control import Control
 from streamer.delivery import Delivery
 from streamer.errors import BrokerError, BrokerUnavailable, SettingsError, Stalled, StreamerError
 from streamer.metrics import Metrics
 from streamer.pipeline import Pipeline, Tagger
 from streamer.preflight import preflight
+from streamer.reporter import Reporter
 from streamer.settings import Settings
 from streamer.stream import FAUST_LOGGER, RawSchema, SilentMonitor, Stream
 from streamer.transport import Transport
 from streamer.web import WebServer
 from taggen.errors import TaggenError
+
+if TYPE_CHECKING:
+    from streamer.adapters import Adapters
 
 POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
 WATCH_S = 1.0
@@ -100,8 +105,11 @@ class Worker:
         self._stopping = asyncio.Event()
         self._app: App | None = None
         self._agent: TaggingAgent | None = None
+        self._adapters: Adapters | None = None
+        self._beside: list[Callable[[], Coroutine[Any, Any, None]]] = []  # what runs beside the app
         self._failed = False
         self.drained = True  # False: something was left behind that would not end
+        self.ended = True  # False: a thread still waits for the adapter store
 
     @property
     def ready(self) -> bool:
@@ -157,13 +165,47 @@ class Worker:
         stack.push_async_callback(delivery.stop)
         await delivery.start()
         pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
-        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread)
+        if settings.adapter_store is not None:
+            await self._follow_adapters(stack, codec, tagger, settings.adapter_store, model_thread)
+        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread, self._adapters)
         self._app = build_app(settings, self._agent)
         self._metrics.watch_lag(self._lags)
         gc.collect()
         gc.freeze()  # the model's objects live as long as we do; Faust collects at every rebalance
         stack.callback(gc.unfreeze)
         await self._consume(self._app, delivery)
+
+    async def _follow_adapters(
+        self, stack: AsyncExitStack, codec: Codec, tagger: Any, root: str, model_thread: ThreadPoolExecutor
+    ) -> None:
+        """Read the control topic to its end and load what serves; both go on beside the stream."""
+        from streamer.adapters import Adapters  # noqa: PLC0415  torch: seconds, and not needed without a store
+        from taggen.store import Store  # noqa: PLC0415
+
+        settings = self._settings
+        store = Store(root, settings.adapter_cache_bytes)
+        fingerprint = tagger.default.card.base_fingerprint
+        self._adapters = adapters = Adapters(settings, tagger, store, fingerprint, model_thread, self._metrics)
+        stack.callback(self._stop_loading, adapters)
+        control = Control(settings, codec, adapters.follow)
+        stack.push_async_callback(control.stop)
+        reporter = Reporter(settings, codec, fingerprint, lambda: control.next_offset)
+        adapters.connect(reporter.report, control.up_to_date)
+        began = time.monotonic()
+        await control.start()
+        log.info(
+            "control_read",
+            topic=settings.adapters_topic,
+            records=control.next_offset,
+            merchants=len(adapters.routing),
+            seconds=round(time.monotonic() - began, 2),
+        )
+        await adapters.preload()
+        self._beside = [control.run, reporter.run]
+
+    def _stop_loading(self, adapters: "Adapters") -> None:
+        if not adapters.close():
+            self.ended = False
 
     async def _consume(self, app: App, delivery: Delivery) -> None:
         """Run the app until a signal, a crash of the app, or a finding of the watchdog."""
@@ -174,6 +216,7 @@ class Worker:
             crash,
             asyncio.create_task(self._stopping.wait()),
             asyncio.create_task(self._watch(delivery)),
+            *(asyncio.create_task(run()) for run in self._beside),
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -286,7 +329,7 @@ async def _serve(settings: Settings, tagger: Tagger | None) -> int:
     else:
         code = 0 if worker.drained else FAILED
         log.info("stopped")
-    if not worker.drained:
+    if not (worker.drained and worker.ended):
         # threads that may never end would keep the process
         logging.shutdown()
         os._exit(code)

@@ -1,0 +1,465 @@
+"""The merchants' adapters in a worker: from the control topic's records to the slot that tags a listing.
+
+    record ──> route ──> version: loading ──> ready ──> slot of a batch
+                            ├──> retrying: store or disk in trouble; the version before serves, it is tried again
+                            └──> refused: by its content, for good; the version before serves
+
+All of it happens in the event loop but the loading itself. Loading and checking run in threads of their own; the
+model's thread only tries a version once, and copies it when its first batch comes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from enum import Enum
+from typing import Any, Protocol
+
+import structlog
+
+from streamer.codec import WorkerState
+from streamer.metrics import Metrics
+from streamer.pipeline import Served, Tagger, now_ms
+from streamer.routing import Route, RouteChange, Routing
+from streamer.settings import Settings
+from taggen.adapter import Adapter
+from taggen.admission import admit
+from taggen.errors import AdapterError, StoreUnavailable
+from taggen.listing import Listing
+from taggen.reference import Reference
+from taggen.store import Store
+from taggen.tag import Model
+
+FALLBACK = "adapter_fallback"
+
+LOADERS = 4  # threads; reading waits for the store or the disk
+SLOW_S = 10.0  # a load that takes longer counts as trouble, and goes on
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the other
+PRELOAD_S = 60.0
+PRELOAD_SHARE = 0.9  # of the cache: what is loaded first must not be out again when it is needed
+REMEMBERED_MODELS = 10_000
+
+log = structlog.get_logger(__name__)
+
+
+class AdapterTagger(Tagger, Protocol):
+    """What is needed of `taggen.tagger.Tagger`."""
+
+    @property
+    def default(self) -> Adapter:
+        """The adapter that serves whoever has none; there is always room for it."""
+
+    def acquire(self, adapter: Adapter) -> Any | None:
+        """A slot for the adapter, held until it is released; None when there is no room now."""
+
+    def release(self, slot: Any) -> None:
+        """Give it back; from any thread."""
+
+    def model_of(self, adapter: Adapter, revision: int) -> Model:
+        """What its tag events call it."""
+
+    def check(self, adapter: Adapter) -> None:
+        """Raises AdapterError when it does not fit the base."""
+
+    def smoke(self, adapter: Adapter) -> None:
+        """Tags a fixed listing, on the model's thread; raises AdapterError."""
+
+
+class Report(Protocol):
+    """Says what became of a version, as `streamer.reporter.Reporter.report`."""
+
+    def __call__(
+        self,
+        state: WorkerState,
+        merchant_id: str,
+        revision: int,
+        adapter: Reference | None,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Never blocks."""
+
+
+class State(Enum):
+    """Of a version for a merchant, in this worker; changed by `Adapters` alone."""
+
+    LOADING = "loading"
+    READY = "ready"  # loaded, checked and tried; may have left the memory since
+    RETRYING = "retrying"
+    REFUSED = "refused"
+
+
+class _Version:
+    """A version for a merchant."""
+
+    __slots__ = ("admitted", "known", "merchant", "problem", "reference", "revisions", "state", "task", "wanted")
+
+    def __init__(self, merchant: str, reference: Reference) -> None:
+        self.merchant = merchant
+        self.reference = reference
+        self.state = State.LOADING
+        self.admitted = False  # it was READY once
+        self.problem: tuple[str | None, str | None] = (None, None)  # reason and detail of what keeps it from that
+        self.revisions: list[int] = []  # of the records that are to hear what becomes of it
+        self.task: asyncio.Task[None] | None = None  # loads it
+        self.known = asyncio.Event()  # it has left LOADING
+        self.wanted = asyncio.Event()  # ends the pause between two tries
+
+
+class _Engine:
+    """The tagger as admission asks for it from a loader's thread."""
+
+    def __init__(self, tagger: AdapterTagger, model_thread: ThreadPoolExecutor) -> None:
+        self.check = tagger.check
+        self._smoke = tagger.smoke
+        self._model_thread = model_thread
+
+    def smoke(self, adapter: Adapter) -> None:
+        self._model_thread.submit(self._smoke, adapter).result()
+
+
+class Adapters:
+    """Follows the control topic's records, and serves the listings of batches."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tagger: AdapterTagger,
+        store: Store,
+        base_fingerprint: str,
+        model_thread: ThreadPoolExecutor,
+        metrics: Metrics,
+    ) -> None:
+        self.routing = Routing(base_fingerprint)
+        self._tagger = tagger
+        self._store = store
+        self._cache_bytes = settings.adapter_cache_bytes
+        self._engine = _Engine(tagger, model_thread)
+        self._metrics = metrics
+        self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
+        self._versions: dict[tuple[str, Reference], _Version] = {}
+        self._certain: dict[str, int] = {}  # merchant → newest revision that no refusal will take back
+        self._used: dict[str, int] = {}  # merchant → newest revision that a listing was tagged by
+        self._changed_at: dict[str, tuple[int, int]] = {}  # merchant → newest live record: revision, timestamp
+        self._models: dict[tuple[str, int], Model] = {}
+        self._leases: set[Lease] = set()
+        self._live = False
+        self._report: Report | None = None
+        self._read_to_end: Callable[[], Awaitable[None]] | None = None
+        self._changed: Callable[[], None] = lambda: None
+
+    def connect(self, report: Report, read_to_end: Callable[[], Awaitable[None]]) -> None:
+        """Say where reports go, and what reads the control topic to its end as of now."""
+        self._report = report
+        self._read_to_end = read_to_end
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called whenever a listing that waits may be served."""
+        self._changed = changed
+
+    async def up_to_date(self) -> None:
+        """Return when the control topic is followed to its end as of now."""
+        if self._read_to_end is not None:
+            await self._read_to_end()
+
+    def close(self) -> bool:
+        """Stop loading; returns False when a thread does not end by itself, such as one that waits for a store."""
+        tasks = [version.task for version in self._versions.values() if version.task and not version.task.done()]
+        for task in tasks:
+            task.cancel()
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+        return not tasks
+
+    # records
+
+    def follow(self, change: RouteChange, timestamp: int) -> None:
+        """Follow a record of the control topic, written at `timestamp` (milliseconds).
+
+        Of those before `preload`, only what they come to counts. After it, a version that is assigned takes over when
+        it is ready; a rollback or a retirement is in force at once.
+        """
+        routing = self.routing
+        merchant, reference, revision = change.merchant_id, change.adapter, change.revision
+        if not self._live:
+            routing.apply(change)
+            return
+        if change.base_fingerprint != routing.base_fingerprint:
+            return
+        newest = routing.revision(merchant)
+        if revision <= newest:
+            log.warning("control_record_void", merchant=merchant, revision=revision, newest=newest)
+            return
+        log.info("route", merchant=merchant, revision=revision, action=change.action, adapter=str(reference))
+        version = None if reference is None else self._version(merchant, reference)
+        if version is not None and change.action == "assign" and not self._in_memory(version):
+            routing.withhold(merchant, version.reference)
+        else:
+            self._certain[merchant] = revision
+        routing.apply(change)
+        self._changed_at[merchant] = revision, timestamp
+        if version is None:
+            self._say("verified", merchant, revision, None)
+        else:
+            self._expect(version, revision)
+        self._changed()
+
+    def _expect(self, version: _Version, revision: int) -> None:
+        """Have the version loaded that a record names, or say what is known of it."""
+        if self._in_memory(version):
+            self._say("verified", version.merchant, revision, version.reference)
+        elif version.state is State.REFUSED:
+            self._say("refused", version.merchant, revision, version.reference, *version.problem)
+        else:
+            version.revisions.append(revision)
+            if version.state is State.RETRYING:
+                self._say("retrying", version.merchant, revision, version.reference, *version.problem)
+                version.wanted.set()
+            self._load(version)
+
+    async def preload(self) -> None:
+        """Load what the routes come to, the newest merchants first, as much as the memory takes, a minute at most.
+
+        What is followed from here on are changes while the stream runs.
+        """
+        self._live = True
+        merchants = deque(merchant for merchant, _ in self.routing.merchants())
+        enough = PRELOAD_SHARE * self._cache_bytes
+
+        async def load_next() -> None:
+            while merchants and self._store.held < enough:
+                await self._settled(merchants.pop())
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PRELOAD_S):
+                await asyncio.gather(*(load_next() for _ in range(LOADERS)))
+        log.info("adapters_loaded", merchants=len(self.routing), left_out=len(merchants), bytes=self._store.held)
+
+    async def _settled(self, merchant: str) -> None:
+        """Return when it is known what serves the merchant: the newest version that is not refused."""
+        while True:
+            state = self.routing.merchant(merchant)
+            for reference in state.versions[: 2 if state.canary else 1]:
+                version = self._version(merchant, reference)
+                self._load(version)
+                await version.known.wait()
+            if self.routing.merchant(merchant) == state:
+                return
+
+    # versions
+
+    def _version(self, merchant: str, reference: Reference) -> _Version:
+        key = merchant, reference
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = _Version(merchant, reference)
+        return version
+
+    def _in_memory(self, version: _Version) -> bool:
+        return version.state is State.READY and self._store.cached(version.reference) is not None
+
+    def _load(self, version: _Version) -> None:
+        """Begin to load the version, unless that is going on or it is refused."""
+        if version.state is not State.REFUSED and (version.task is None or version.task.done()):
+            version.task = asyncio.create_task(self._loading(version))
+
+    async def _loading(self, version: _Version) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = RETRY_FIRST_S
+        while True:
+            attempt = loop.run_in_executor(self._loaders, self._attempt, version)
+            done, _ = await asyncio.wait({attempt}, timeout=SLOW_S)
+            if not done:
+                self._in_trouble(version, "store_unavailable", f"no answer within {SLOW_S:g} s")
+            try:
+                await attempt
+            except AdapterError as error:
+                self._refused(version, error)
+                return
+            except Exception as error:  # store, disk, device, or a bug of ours: nothing that it holds
+                reason = "store_unavailable" if isinstance(error, StoreUnavailable) else "failed"
+                self._in_trouble(version, reason, f"{type(error).__name__}: {error}")
+            else:
+                self._ready(version)
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(version.wanted.wait(), pause_s)
+            version.wanted.clear()
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+    def _attempt(self, version: _Version) -> None:
+        """In a loader's thread."""
+        adapter = self._store.load(version.reference)
+        if not version.admitted:
+            admit(adapter, version.reference, version.merchant, self._engine)
+
+    def _ready(self, version: _Version) -> None:
+        merchant, reference = version.merchant, version.reference
+        news = version.state is not State.READY
+        version.state = State.READY
+        version.admitted = True
+        version.known.set()
+        self.routing.release(merchant, reference)
+        state = self.routing.merchant(merchant)
+        if state.versions and state.versions[0] == reference:
+            self._certain[merchant] = state.revision
+        self._metrics.adapter_loads.labels("ready").inc()
+        if news:
+            self._tell(version, "verified")
+        version.revisions.clear()
+        self._changed()
+
+    def _refused(self, version: _Version, error: AdapterError) -> None:
+        version.state = State.REFUSED
+        version.problem = error.reason, str(error)
+        version.known.set()
+        self._metrics.adapter_loads.labels("refused").inc()
+        self._metrics.adapter_refusals.labels(error.reason).inc()
+        self._tell(version, "refused")  # under the revision that is lost next
+        self.routing.withhold(version.merchant, version.reference)
+        version.revisions.clear()
+        self._changed()
+
+    def _in_trouble(self, version: _Version, reason: str, detail: str) -> None:
+        self._metrics.adapter_loads.labels("retried").inc()
+        if version.state is State.RETRYING and version.problem == (reason, detail):
+            return
+        version.state = State.RETRYING
+        version.problem = reason, detail
+        version.known.set()
+        self._tell(version, "retrying")
+        self._changed()
+
+    def _tell(self, version: _Version, state: WorkerState) -> None:
+        """Log and report a version's new state, to each record that waits for it."""
+        reason, detail = (None, None) if state == "verified" else version.problem
+        say = log.info if state == "verified" else log.warning
+        fields = {} if reason is None else {"reason": reason, "message": detail}
+        revisions = version.revisions or [self.routing.merchant(version.merchant).revision]
+        say(
+            f"adapter_{state}",
+            merchant=version.merchant,
+            adapter=str(version.reference),
+            revision=revisions[-1],
+            **fields,
+        )
+        for revision in revisions:
+            self._say(state, version.merchant, revision, version.reference, reason, detail)
+
+    def _say(
+        self,
+        state: WorkerState,
+        merchant: str,
+        revision: int,
+        reference: Reference | None,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        if self._report is not None:
+            self._report(state, merchant, revision, reference, reason, detail)
+
+    # listings
+
+    def prefetch(self, listings: Sequence[Listing]) -> None:
+        """Begin to load what serves these listings, which wait in the queue."""
+        for listing in listings:
+            reference = self.routing.route(listing.merchant_id, listing.product_id).reference
+            if reference is not None:
+                version = self._version(listing.merchant_id, reference)
+                if not self._in_memory(version):
+                    self._load(version)
+
+    def lease(self) -> "Lease":
+        """For a batch that is about to be formed."""
+        lease = Lease(self)
+        self._leases.add(lease)
+        return lease
+
+    def serve(self, lease: "Lease", listing: Listing, expired: bool) -> Served | None:
+        """What tags a listing; None to let it wait. One that has expired waits for room only, not for a version."""
+        merchant = listing.merchant_id
+        route = self.routing.route(merchant, listing.product_id)
+        if route.reference is None:
+            return self._hold(lease, self._tagger.default, route.revision)
+        version = self._version(merchant, route.reference)
+        adapter = self._store.cached(route.reference) if version.state is State.READY else None
+        if adapter is not None:
+            served = self._hold(lease, adapter, route.revision)
+            if served is not None and self._used.get(merchant, 0) < route.revision:
+                self._used[merchant] = route.revision
+                lease.first.append((merchant, route.revision, route.reference))
+            return served
+        self._load(version)
+        if not expired and version.state is not State.RETRYING:
+            return None
+        return self._fall_back(lease, version, route)
+
+    def _fall_back(self, lease: "Lease", version: _Version, route: Route) -> Served | None:
+        """The newest of the versions before that are in memory, else the default adapter; the event is flagged."""
+        merchant = version.merchant
+        revision = route.revision if version.admitted else self._certain.get(merchant, 0)
+        adapter, kind = self._tagger.default, "default"
+        for reference in route.previous:
+            before = self._versions.get((merchant, reference))
+            if before is not None and before.admitted and (held := self._store.cached(reference)) is not None:
+                adapter, kind = held, "previous"
+                break
+        served = self._hold(lease, adapter, revision, (FALLBACK,))
+        if served is not None:
+            self._metrics.adapter_fallbacks.labels(kind).inc()
+        return served
+
+    def _hold(self, lease: "Lease", adapter: Adapter, revision: int, flags: tuple[str, ...] = ()) -> Served | None:
+        slot = lease.slots.get(adapter.digest)
+        if slot is None:
+            slot = self._tagger.acquire(adapter)
+            if slot is None:
+                if lease.slots or len(self._leases) > 1:
+                    return None  # there will be room when a batch is done
+                log.error("adapter_too_large", adapter=adapter.card.name, version=adapter.card.version)
+                return self._hold(lease, self._tagger.default, revision, (FALLBACK,))
+            lease.slots[adapter.digest] = slot
+        key = adapter.digest, revision
+        model = self._models.get(key)
+        if model is None:
+            if len(self._models) >= REMEMBERED_MODELS:
+                self._models.clear()
+            model = self._models[key] = self._tagger.model_of(adapter, revision)
+        return Served(slot, model, flags)
+
+    def give_back(self, lease: "Lease") -> None:
+        """Release a lease's slots; from any thread."""
+        slots, lease.slots = lease.slots, {}
+        for slot in slots.values():
+            self._tagger.release(slot)
+        self._leases.discard(lease)
+
+    def tagged(self, first: Sequence[tuple[str, int, Reference]]) -> None:
+        """Say that these revisions have tagged their first listing."""
+        for merchant, revision, reference in first:
+            self._say("in_use", merchant, revision, reference)
+            newest, timestamp = self._changed_at.get(merchant, (0, 0))
+            if newest == revision:
+                self._metrics.adapter_swap_seconds.observe(max(0, now_ms() - timestamp) / 1000)
+
+
+class Lease:
+    """The slots of one batch, from its forming until the device has finished it."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+        self._loop = asyncio.get_running_loop()
+        self.slots: dict[str, Any] = {}  # by the adapter's digest
+        self.first: list[tuple[str, int, Reference]] = []  # what tags its first listing in this batch
+
+    def serve(self, listing: Listing, expired: bool) -> Served | None:
+        """As `Adapters.serve`."""
+        return self._adapters.serve(self, listing, expired)
+
+    def release(self) -> None:
+        """Give the slots back; again: nothing. From any thread."""
+        self._adapters.give_back(self)
+        first, self.first = self.first, []
+        if first:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._adapters.tagged, first)

@@ -1,0 +1,340 @@
+"""The merchants' adapters in a worker: when a route flips, what serves meanwhile, what is held for how long."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from streamer.adapters import FALLBACK, Adapters, Lease
+from streamer.metrics import Metrics
+from streamer.pipeline import Served
+from streamer.routing import Canary, RouteChange
+from streamer.settings import Settings
+from taggen.adapter import Card, TagType
+from taggen.errors import AdapterError, StoreUnavailable
+from taggen.listing import Listing
+from taggen.reference import Reference
+from taggen.tag import Model
+from tests.unit.fakes import MODEL, FakeTagger
+
+BASE = "f" * 64
+TAG_SET = (TagType("brand", "attribute"),)
+SOON_S = 5.0
+
+
+@dataclass(frozen=True)
+class FakeAdapter:
+    """What of an adapter is asked for."""
+
+    card: Card
+    digest: str
+    nbytes: int = 1
+
+
+def version(number: int) -> Reference:
+    """A version of the adapter that most tests use."""
+    return Reference("shoes", str(number), f"{number:064x}")
+
+
+ONE, TWO, THREE = version(1), version(2), version(3)
+DEFAULT = FakeAdapter(Card("default", "1", "*", "base", BASE, TAG_SET), "d" * 64)
+
+
+class FakeStore:
+    """Versions for all merchants; some are broken, some cannot be had now, some take until they are let go."""
+
+    def __init__(self, cached: int = 100) -> None:
+        self.broken: set[Reference] = set()
+        self.gone: set[Reference] = set()
+        self.loads: list[Reference] = []
+        self.gate: Callable[[], None] = lambda: None
+        self._limit = cached
+        self._cached: dict[Reference, FakeAdapter] = {}
+
+    @property
+    def held(self) -> int:
+        return len(self._cached)
+
+    def cached(self, reference: Reference) -> FakeAdapter | None:
+        return self._cached.get(reference)
+
+    def load(self, reference: Reference) -> FakeAdapter:
+        self.loads.append(reference)
+        self.gate()
+        if reference in self.gone:
+            raise StoreUnavailable("gone")
+        if reference in self.broken:
+            raise AdapterError("broken", "values")
+        card = Card(reference.name, reference.version, "*", "base", BASE, TAG_SET)
+        while len(self._cached) >= self._limit:
+            del self._cached[next(iter(self._cached))]
+        adapter = self._cached[reference] = FakeAdapter(card, reference.digest)
+        return adapter
+
+    def forget(self) -> None:
+        """As when others have pushed everything out of the memory."""
+        self._cached.clear()
+
+
+class SlotTagger(FakeTagger):
+    """Has so many slots beside the default's; a slot is its adapter's digest."""
+
+    default = DEFAULT
+
+    def __init__(self, slots: int = 100) -> None:
+        super().__init__()
+        self.held: dict[str, int] = {}
+        self._slots = slots
+
+    def acquire(self, adapter: Any) -> str | None:
+        others = self.held.keys() - {DEFAULT.digest, adapter.digest}
+        if adapter is not DEFAULT and len(others) >= self._slots:
+            return None
+        self.held[adapter.digest] = self.held.get(adapter.digest, 0) + 1
+        return str(adapter.digest)
+
+    def release(self, slot: str) -> None:
+        self.held[slot] -= 1
+        assert self.held[slot] >= 0
+        if not self.held[slot]:
+            del self.held[slot]
+
+    def model_of(self, adapter: Any, revision: int) -> Model:
+        return replace(MODEL, adapter=adapter.card.name, version=adapter.card.version, revision=revision)
+
+    def check(self, adapter: Any) -> None:
+        if adapter.card.base_fingerprint != BASE:
+            raise AdapterError("another base", "base")
+
+    def smoke(self, adapter: Any) -> None:
+        pass
+
+
+class Stage:
+    """Adapters under test, and what they report."""
+
+    def __init__(self, model_thread: ThreadPoolExecutor, slots: int = 100, cached: int = 100) -> None:
+        self.store, self.tagger, self.metrics = FakeStore(cached), SlotTagger(slots), Metrics()
+        self.reports: list[tuple[Any, ...]] = []
+        self.adapters = Adapters(
+            Settings(),
+            self.tagger,  # type: ignore[arg-type]
+            self.store,  # type: ignore[arg-type]
+            BASE,
+            model_thread,
+            self.metrics,
+        )
+        self.adapters.connect(lambda *report: self.reports.append(report), self._read)  # type: ignore[arg-type]
+        self._revision = 0
+
+    async def _read(self) -> None:
+        pass
+
+    def follow(self, action: str, adapter: Reference | None = None, canary: Canary | None = None) -> int:
+        """A record for acme, with the next revision."""
+        self._revision += 1
+        change = RouteChange("acme", BASE, self._revision, action, adapter, canary, 0)  # type: ignore[arg-type]
+        self.adapters.follow(change, 0)
+        return self._revision
+
+    def serve(self, expired: bool = False, lease: Lease | None = None, product: str = "p") -> Served | None:
+        """What a listing of acme's is tagged by."""
+        own = lease or self.adapters.lease()
+        served = own.serve(Listing("acme", product, 1, "Boots"), expired)
+        if lease is None:
+            own.release()
+        return served
+
+    def tags_by(self, reference: Reference | None, revision: int, flags: tuple[str, ...] = ()) -> bool:
+        """Whether a listing of acme's is tagged so."""
+        served = self.serve()
+        if served is None:
+            return False
+        name = ("default", "1") if reference is None else (reference.name, reference.version)
+        model = served.model
+        return ((model.adapter, model.version), model.revision, served.flags) == (name, revision, flags)
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Wait for a condition."""
+        async with asyncio.timeout(SOON_S):
+            while not happened():  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0.001)
+
+    def reported(self, state: str) -> list[int]:
+        """The revisions of the reports of a state."""
+        return [report[2] for report in self.reports if report[0] == state]
+
+
+@pytest.fixture
+def model_thread():
+    """The thread that the model has to itself."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+@pytest.fixture
+def stage(model_thread):
+    """Plenty of slots and memory."""
+    stage = Stage(model_thread)
+    yield stage
+    stage.adapters.close()
+
+
+async def test_a_merchant_without_a_record_has_the_default_adapter(stage: Stage) -> None:
+    """Revision 0 and no flag: nothing is missing."""
+    await stage.adapters.preload()
+    assert stage.tags_by(None, 0)
+
+
+async def test_the_start_loads_what_the_log_comes_to(stage: Stage) -> None:
+    """Of a version that was replaced before nothing is read; one that is refused leaves the one before it, under the
+    revision that it has in every other worker."""
+    stage.store.broken = {THREE}
+    for reference in (ONE, TWO, THREE):
+        stage.follow("assign", reference)
+    await stage.adapters.preload()
+    assert stage.store.loads == [THREE, TWO]
+    assert stage.tags_by(TWO, 2)
+    assert (stage.reported("refused"), stage.reported("verified")) == ([3], [2])
+
+
+async def test_a_route_flips_when_the_version_is_ready(stage: Stage) -> None:
+    """Until then the version before serves, unflagged and by its own revision, and nobody waits; the first listing
+    tagged by the new one is reported."""
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    assert stage.tags_by(None, 0)
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    stage.store.gone = {TWO}
+    stage.follow("assign", TWO)
+    await stage.until(lambda: stage.reported("retrying") == [2])
+    assert stage.tags_by(ONE, 1)
+    stage.store.gone.clear()
+    await stage.until(lambda: stage.tags_by(TWO, 2))
+    await asyncio.sleep(0)
+    assert (stage.reported("verified"), stage.reported("in_use")) == ([1, 2], [1, 2])
+
+
+async def test_a_refused_version_changes_nothing(stage: Stage) -> None:
+    """The reason is reported, again for a record that names it again, and nothing is read a second time."""
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    stage.store.broken = {TWO}
+    stage.follow("assign", TWO)
+    await stage.until(lambda: stage.reported("refused") == [2])
+    stage.follow("assign", TWO)
+    assert stage.reported("refused") == [2, 3]
+    assert stage.reports[-1][4] == "values"
+    assert stage.store.loads.count(TWO) == 1
+    assert stage.tags_by(ONE, 1)
+
+
+async def test_a_rollback_and_a_retirement_are_in_force_at_once(stage: Stage) -> None:
+    """Also while the version to go back to is not in memory: then listings wait for it, and those that have waited go
+    by the default adapter, never by what was rolled back."""
+    await stage.adapters.preload()
+    for reference in (ONE, TWO):
+        revision = stage.follow("assign", reference)
+        await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
+    stage.store.forget()
+    stage.follow("rollback", ONE)
+    assert stage.serve() is None
+    served = stage.serve(expired=True)
+    assert served is not None
+    assert (served.model.adapter, served.model.revision, served.flags) == ("default", 3, (FALLBACK,))
+    await stage.until(lambda: stage.tags_by(ONE, 3))
+    stage.follow("retire")
+    assert stage.tags_by(None, 4)
+
+
+async def test_a_version_that_left_the_memory_is_waited_for(stage: Stage) -> None:
+    """Whoever has waited long enough goes by the version before, if that is in memory, flagged, under the revision of
+    the route; trouble in the store is not waited for."""
+    await stage.adapters.preload()
+    for reference in (ONE, TWO):
+        revision = stage.follow("assign", reference)
+        await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
+    stage.store.forget()
+    stage.store.load(ONE)
+    assert stage.serve() is None
+    served = stage.serve(expired=True)
+    assert served is not None
+    assert (served.model.version, served.model.revision, served.flags) == ("1", 2, (FALLBACK,))
+    await stage.until(lambda: stage.tags_by(TWO, 2))
+    stage.store.forget()
+    stage.store.gone = {TWO}
+    assert stage.serve() is None
+    await stage.until(lambda: stage.tags_by(None, 2, (FALLBACK,)))
+
+
+async def test_a_version_that_is_not_known_yet_names_no_revision(stage: Stage) -> None:
+    """A worker that starts beside a broken store goes by the default adapter and revision 0: the record may still be
+    refused, and a merchant's revision never goes back."""
+    stage.store.gone = {ONE}
+    stage.follow("assign", ONE)
+    await stage.adapters.preload()
+    assert stage.tags_by(None, 0, (FALLBACK,))
+    stage.store.gone.clear()
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+
+
+async def test_void_and_foreign_records_do_nothing(stage: Stage) -> None:
+    """A revision that is taken, and a record for another base."""
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    stage.adapters.follow(RouteChange("acme", BASE, 1, "assign", TWO, None, 0), 0)
+    stage.adapters.follow(RouteChange("acme", "e" * 64, 2, "assign", TWO, None, 0), 0)
+    assert stage.store.loads == [ONE]
+    assert stage.tags_by(ONE, 1)
+
+
+async def test_a_canary_serves_its_share(stage: Stage) -> None:
+    """The others stay with the version before, under the canary's revision."""
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    stage.follow("assign", TWO, Canary(0.5, "ramp"))
+    await stage.until(lambda: any(served.model.version == "2" for served in map(_product(stage), range(20)) if served))
+    served = [_product(stage)(number) for number in range(200)]
+    versions = [one.model.version for one in served if one]
+    assert 50 < versions.count("2") < 150
+    assert {one.model.revision for one in served if one} == {2}
+    assert {one.flags for one in served if one} == {()}
+
+
+def _product(stage: Stage) -> Callable[[int], Served | None]:
+    return lambda number: stage.serve(product=f"p{number}")
+
+
+async def test_a_batch_holds_its_slots_until_it_is_released(model_thread: ThreadPoolExecutor) -> None:
+    """One reference for each adapter, given back once; without room a listing waits for a batch to be done, but a
+    version that can never fit is stood in for."""
+    stage = Stage(model_thread, slots=1)
+    for merchant, reference in (("acme", ONE), ("globex", TWO)):
+        stage.adapters.follow(RouteChange(merchant, BASE, 1, "assign", reference, None, 0), 0)
+    await stage.adapters.preload()
+    first, second = stage.adapters.lease(), stage.adapters.lease()
+    assert first.serve(Listing("acme", "p", 1, "Boots"), False)
+    assert first.serve(Listing("acme", "q", 1, "Boots"), False)
+    assert stage.tagger.held == {ONE.digest: 1}
+    for lease in (first, second):
+        assert lease.serve(Listing("globex", "p", 1, "Boots"), True) is None
+    second.release()
+    first.release()
+    first.release()
+    assert stage.tagger.held == {}
+    third = stage.adapters.lease()
+    assert third.serve(Listing("globex", "p", 1, "Boots"), False)
+    third.release()
+    stage.tagger._slots = 0
+    fourth = stage.adapters.lease()
+    served = fourth.serve(Listing("globex", "p", 1, "Boots"), False)
+    assert served is not None
+    assert (served.model.adapter, served.flags) == ("default", (FALLBACK,))
+    fourth.release()
+    assert stage.tagger.held == {}
+    stage.adapters.close()

@@ -18,7 +18,7 @@ from streamer.errors import DecodeError
 SINGLE_OBJECT = b"\xc3\x01"  # begins Avro's single-object encoding; the writer schema's fingerprint follows
 FINGERPRINT_BYTES = 8
 
-MAX_PARTS = 1_000  # of a writer schema with its named types written out; ours have some 40
+MAX_PARTS = 4_000  # of a writer schema with its named types written out: ours have 40, wide tables' changes 2,000
 
 
 class Writer(NamedTuple):
@@ -42,20 +42,13 @@ class Format:
         return self._known.get(fingerprint)
 
     def writer(self, schema: Any) -> Writer:
-        """Make anyone's schema (JSON, parsed) ready to read with.
+        """Make anyone's schema (JSON, parsed) ready to read with. Raises ValueError, as `parsed` does."""
+        ready = parsed(schema)
+        return Writer(ready, current=fingerprint(ready) == self.fingerprint)
 
-        Raises ValueError for one that is not valid, or with which few bytes stand for endless data.
-        """
-        named: dict[str, Any] = {}
-        try:
-            parsed = fastavro.parse_schema(_plain(schema), named)
-            parts = sum(1 for _ in islice(_parts(parsed, named), MAX_PARTS + 1))
-            current = fingerprint(parsed) == self.fingerprint
-        except Exception as error:  # fastavro's have no common root
-            raise ValueError(f"not a usable Avro schema: {type(error).__name__}") from error
-        if parts > MAX_PARTS:
-            raise ValueError("not a usable Avro schema: recursive or too large")
-        return Writer(parsed, current)
+    def wrote(self, writer: Writer) -> bool:
+        """Whether a writer's schema is a version of this one, by its name."""
+        return isinstance(writer.schema, dict) and writer.schema.get("name") == self._schema["name"]
 
     def write(self, prefix: bytes, record: dict[str, Any]) -> bytes:
         """The prefix and the record's binary form."""
@@ -69,25 +62,46 @@ class Format:
 
         Raises DecodeError for anything else.
         """
-        stream = BytesIO(value)
-        stream.seek(start)
-        try:
-            # Without a reader schema first: what fastavro skips it does not check, so it would not notice a value cut
-            # off inside a field that only the writer knows.
-            record = fastavro.schemaless_reader(stream, writer.schema, None)
-            end = stream.tell()
-            if end == len(value) and not writer.current:
-                stream.seek(start)
-                record = fastavro.schemaless_reader(stream, writer.schema, self._schema)
-        except MemoryError:
-            raise
-        except Exception as error:  # EOFError, IndexError, UnicodeDecodeError, ReadError, SchemaResolutionError, ...
-            raise DecodeError("undecodable", f"Avro: {type(error).__name__}") from error
-        if end != len(value):
-            raise DecodeError("undecodable", f"Avro: {len(value) - end} bytes after the record")
-        if not isinstance(record, dict):
-            raise DecodeError("undecodable", "Avro: not a record")
-        return record
+        # Without a reader schema first: what fastavro skips it does not check, so it would not notice a value cut off
+        # inside a field that only the writer knows.
+        record = read_record(value, start, writer.schema)
+        return record if writer.current else read_record(value, start, writer.schema, self._schema)
+
+
+def parsed(schema: Any) -> Any:
+    """Anyone's schema (JSON, parsed), ready to read with.
+
+    Raises ValueError for one that is not valid, or with which few bytes stand for endless data.
+    """
+    named: dict[str, Any] = {}
+    try:
+        ready = fastavro.parse_schema(_plain(schema), named)
+        parts = sum(1 for _ in islice(_parts(ready, named), MAX_PARTS + 1))
+    except Exception as error:  # fastavro's have no common root
+        raise ValueError(f"not a usable Avro schema: {type(error).__name__}") from error
+    if parts > MAX_PARTS:
+        raise ValueError("not a usable Avro schema: recursive or too large")
+    return ready
+
+
+def read_record(value: bytes, start: int, writer: Any, reader: Any = None) -> dict[str, Any]:
+    """The record that begins at `start` and ends with the value, in the terms of `reader`, or of its writer.
+
+    Both are schemas of `parsed`. Raises DecodeError for anything else.
+    """
+    stream = BytesIO(value)
+    stream.seek(start)
+    try:
+        record = fastavro.schemaless_reader(stream, writer, reader)
+    except MemoryError:
+        raise
+    except Exception as error:  # EOFError, IndexError, UnicodeDecodeError, ReadError, SchemaResolutionError, ...
+        raise DecodeError("undecodable", f"Avro: {type(error).__name__}") from error
+    if stream.tell() != len(value):
+        raise DecodeError("undecodable", f"Avro: {len(value) - stream.tell()} bytes after the record")
+    if not isinstance(record, dict):
+        raise DecodeError("undecodable", "Avro: not a record")
+    return record
 
 
 def fingerprint(schema: Any) -> bytes:

@@ -4,6 +4,8 @@
     00, schema id, Avro         the Confluent frame: what we write with one
     { ...                       JSON: accepted for listings
 
+With a mapping, JSON and frames of other people's schemas are their events, which the mapping makes listings of.
+
 Whoever writes to our topics decides what is in them: a decode method raises DecodeError for any bytes that are not an
 event, and RegistryError when only the registry could tell.
 """
@@ -14,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import schemas
-from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer
+from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer, read_record
 from streamer.errors import DecodeError
+from streamer.mapping import EventMapping
 from streamer.registry import Registry
 from streamer.routing import Canary, RouteChange
 from streamer.settings import Settings
@@ -87,6 +90,7 @@ class DeadLetter(NamedTuple):
     value_sha256: str | None
     failed_at: int
     attempts: int = 0  # how often it had been redriven
+    expression: str | None = None  # the mapping's, for the field at fault
 
 
 WorkerState = Literal["heartbeat", "verified", "refused", "retrying", "in_use"]
@@ -121,8 +125,11 @@ class Codec:
         dead_letter_topic: str = "product-tags-dlq",
         adapters_topic: str = "merchant-adapters",
         adapter_status_topic: str = "merchant-adapter-status",
+        mapping: EventMapping | None = None,
     ) -> None:
+        """`mapping`: makes listings of events that are not ours."""
         self._registry = registry
+        self._mapping = mapping
         self._tags_topic = tags_topic
         self._dead_letter_topic = dead_letter_topic
         self._adapters_topic = adapters_topic
@@ -133,7 +140,8 @@ class Codec:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Codec":
-        """The codec of a process with these settings. Raises SettingsError for a registry's URL that is none."""
+        """The codec of a process with these settings. Raises SettingsError for a registry's URL that is none, and for
+        a mapping that cannot be used."""
         url = settings.schema_registry_url
         return cls(
             Registry(url) if url else None,
@@ -141,6 +149,7 @@ class Codec:
             settings.dead_letter_topic,
             settings.adapters_topic,
             settings.adapter_status_topic,
+            EventMapping.load(settings.mapping) if settings.mapping else None,
         )
 
     def decode_listing(self, record: Record) -> Listing:
@@ -148,15 +157,24 @@ class Codec:
         value = record.value
         if value is None:
             raise DecodeError("null_value", "a key alone names no product")
-        if value[:1] == CONFLUENT or value[:2] == SINGLE_OBJECT:
-            content = self._read(schemas.LISTING, value)
-        else:
-            content = _json_object(value)
+        if self._mapping is not None and not self._ours(value):
+            return self._mapping.listing(self.decode_event(value), record.timestamp)
+        content = self._read(schemas.LISTING, value) if _is_avro(value) else _json_object(value)
         try:
             return Listing.from_record(content)
         except InvalidListing as error:
             reason = "too_large" if error.problem == "too large" else "invalid_listing"
             raise DecodeError(reason, error.problem, error.field, _merchant_id(content)) from error
+
+    def decode_event(self, value: bytes) -> dict[str, Any]:
+        """Anybody's event, JSON or Avro, in the terms of its writer. Raises DecodeError and RegistryError."""
+        if not _is_avro(value):
+            return _json_object(value)
+        start, writer = self._head(schemas.LISTING, value)
+        return read_record(value, start, writer.schema)
+
+    def _ours(self, value: bytes) -> bool:
+        return _is_avro(value) and self._formats[schemas.LISTING].wrote(self._head(schemas.LISTING, value)[1])
 
     def decode_tags(self, value: bytes) -> TagEvent:
         """The tag event in a value. Raises DecodeError and RegistryError."""
@@ -259,6 +277,10 @@ class Codec:
         return self._formats[name].write(prefix, record)
 
     def _read(self, name: str, value: bytes) -> dict[str, Any]:
+        return self._formats[name].read(value, *self._head(name, value))
+
+    def _head(self, name: str, value: bytes) -> tuple[int, Writer]:
+        """Where the Avro body begins, and what wrote it."""
         if value[:2] == SINGLE_OBJECT:
             start = len(SINGLE_OBJECT) + FINGERPRINT_BYTES
             writer = self._formats[name].known(value[len(SINGLE_OBJECT) : start])
@@ -271,7 +293,7 @@ class Codec:
             raise DecodeError("undecodable", "cut off before the Avro body")
         if writer is None:
             raise DecodeError("unknown_schema", "its writer's schema is not known here")
-        return self._formats[name].read(value, start, writer)
+        return start, writer
 
     def _writer(self, name: str, value: bytes) -> Writer | None:
         """The schema that a Confluent frame names, None for one that we cannot read with."""
@@ -291,6 +313,10 @@ class Codec:
             writer = None
         self._writers[name, schema_id] = writer
         return writer
+
+
+def _is_avro(value: bytes) -> bool:
+    return value[:1] == CONFLUENT or value[:2] == SINGLE_OBJECT
 
 
 def route_key(merchant_id: str, base_fingerprint: str) -> bytes:

@@ -72,16 +72,25 @@ class RegistryUnavailable(RegistryError):
 class DecodeError(StreamerError):
     """Bytes that are no event of ours.
 
-    `reason` is the dead letter's code: undecodable, unknown_schema, invalid_listing, too_large or null_value, or
-    invalid_record on the control topic; `field` the field at fault and `merchant_id` whose listing it is, where they
-    could be read. The message quotes no listing; the exception it came from may.
+    `reason` is the dead letter's code: undecodable, unknown_schema, invalid_listing, unmapped, too_large or null_value,
+    or invalid_record on the control topic; `field` the field at fault and `merchant_id` whose listing it is, where they
+    could be read; `expression` what the mapping, if there is one, reads the field with. The message quotes no listing;
+    the exception it came from may.
     """
 
-    def __init__(self, reason: str, problem: str, field: str | None = None, merchant_id: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        problem: str,
+        field: str | None = None,
+        merchant_id: str | None = None,
+        expression: str | None = None,
+    ) -> None:
         super().__init__(f"{reason}: {problem}" if field is None else f"{reason}: {field}: {problem}")
         self.reason = reason
         self.field = field
         self.merchant_id = merchant_id
+        self.expression = expression
 
 
 class TooManyDeadLetters(StreamerError):

@@ -109,6 +109,7 @@ class Rejected(NamedTuple):
     merchant_id: str | None
     cause: str
     tokens: int = 0
+    expression: str | None = None  # the mapping's, for the field
 
 
 Entry = Job | Tagged | Deleted | Rejected
@@ -183,7 +184,7 @@ class Pipeline:
             return self._codec.decode_listing(record)
         except DecodeError as error:
             cause = type(error.__cause__ or error).__name__
-            return Rejected(record, error.reason, error.field, error.merchant_id, cause)
+            return Rejected(record, error.reason, error.field, error.merchant_id, cause, expression=error.expression)
         except (StreamerError, MemoryError):
             raise
         except Exception as error:  # whatever a decoder stumbles over is that record's fault
@@ -282,6 +283,7 @@ class Pipeline:
             value_sha256=None if value is None else hashlib.sha256(value).hexdigest(),
             failed_at=now,
             attempts=record.attempts,
+            expression=rejected.expression,
         )
         whole = sum(len(part) for part in (key or b"", record.key or b"", value or b""))
         if whole < self._max_bytes:  # else not worth encoding

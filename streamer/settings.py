@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     ssl_key_file: Path | None = None
     # set: the Confluent frame; None: Avro single-object encoding. http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]
     schema_registry_url: Annotated[str | None, Field(repr=False)] = None
+    mapping: Path | None = None  # TOML or JSON: makes listings of events that are not ours
 
     # the tagger
     base_model: Annotated[str, Field(min_length=1)] = "embedded"  # embedded, a local folder or a Hugging Face id

@@ -33,6 +33,7 @@ from taggen import corpus, head, postprocess, windows
 from taggen.base import DTYPES, Quantization, load_base
 from taggen.head import TaggerModel
 from taggen.listing import Listing
+from taggen.mixed import MixedModel
 from taggen.tagger import Tagger, default_adapter
 from taggen.windows import Prepared
 
@@ -100,7 +101,7 @@ def peak(dtype: torch.dtype, hidden: int, wide: int, rounds: int) -> Figure:
 def capture(tagger: Tagger, batches: Sequence[Sequence[Prepared]]) -> list[Batch]:
     """The padded rows that the tagger gives to its model."""
     taken: list[Batch] = []
-    hook = tagger._model.register_forward_pre_hook(lambda _, inputs: taken.append(inputs))
+    hook = tagger._model.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[:2]))
     for batch in batches:
         tagger.tag(batch)
     hook.remove()
@@ -112,7 +113,7 @@ def run_tagger(tagger: Tagger, batches: Sequence[Sequence[Prepared]], rounds: in
     whole, model = [], []
     tagger.tag(batches[0][:8])  # warm
     for _ in range(rounds):
-        with timed(TaggerModel, "forward", time.perf_counter) as calls:
+        with timed(MixedModel, "forward", time.perf_counter) as calls:
             start = time.perf_counter()
             for batch in batches:
                 tagger.tag(batch)
@@ -131,7 +132,7 @@ class Onnx:
         for name, (a, b) in read.updates().items():
             layer = base.encoder.get_submodule(name)
             assert isinstance(layer, nn.Linear)
-            layer.weight += (a @ b).T
+            layer.weight += b @ a
         model = TaggerModel(base.encoder, base.hidden_size, read.card.head_width).eval()
         model.head.weight.data, model.head.bias.data = read.head()
         ids = torch.randint(4, 1000, (3, 24))
@@ -204,14 +205,14 @@ def steps(tagger: Tagger, listings: Sequence[Listing]) -> dict[str, float]:
     spent["windows"] = prepare - spent["text"] - spent["tokenise"]
 
     with ExitStack() as stack:
-        model = stack.enter_context(timed(TaggerModel, "forward", clock))
-        read = stack.enter_context(timed(head, "read", clock))
+        model = stack.enter_context(timed(MixedModel, "forward", clock))
+        read = stack.enter_context(timed(head, "reading", clock))
         spans = stack.enter_context(timed(head, "spans", clock))
         tags = stack.enter_context(timed(postprocess, "tagging", clock))
         started = clock()
         taggings = [tagging for batch in batches for tagging in tagger.tag(batch)]
         whole = clock() - started
-    spent["model"] = sum(model)
+    spent["model"] = sum(model) - sum(read)  # the model reads its scores itself
     spent["read"] = sum(read)
     spent["post-process"] = sum(spans) + sum(tags)
     spent["rows"] = whole - spent["model"] - spent["read"] - spent["post-process"]

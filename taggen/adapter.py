@@ -23,7 +23,7 @@ from torch import Tensor
 from taggen.errors import AdapterError
 from taggen.head import head_width
 from taggen.normalize import Rules
-from taggen.tag import TAG_NAME, Kind
+from taggen.tag import TAG_NAME, Kind, is_label_value
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -127,8 +127,8 @@ class Card:
         if not all(isinstance(text, str) and 0 < len(text) <= 256 for text in texts):
             raise AdapterError(f"{CARD}: name, version, merchant and base must be strings of 1 to 256 characters")
         names = [str(tag.name) for tag in self.tags]
-        if not names or len(set(names)) != len(names) or len(names) > 512:
-            raise AdapterError(f"{CARD}: the tag set must hold 1 to 512 different tags", "tag_set")
+        if not (names or self.labels) or len(set(names)) != len(names) or len(names) > 512:
+            raise AdapterError(f"{CARD}: the tag set must hold 1 to 512 different tags, or labels", "tag_set")
         types: tuple[TagType | LabelType, ...] = (*self.tags, *self.labels)
         for tag in types:
             if not isinstance(tag.name, str) or not TAG_NAME.fullmatch(tag.name):
@@ -141,7 +141,7 @@ class Card:
 
     def _check_labels(self) -> None:
         for label in self.labels:
-            if not isinstance(label.value, str) or not 0 < len(label.value) <= 64 or not label.value.isprintable():
+            if not is_label_value(label.value):
                 raise AdapterError(f"{CARD}: label {label.name}: value {label.value!r}", "tag_set")
         if len({(label.name, label.value) for label in self.labels}) != len(self.labels) or len(self.labels) > 512:
             raise AdapterError(f"{CARD}: there must be at most 512 labels, all different", "tag_set")
@@ -168,13 +168,13 @@ class Adapter:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """LoRA by encoder layer name: A [in, r], and B [r, out] with the scale in it, float32."""
+        """LoRA by encoder layer name: A [r, in], and B [out, r] with the scale in it, float32."""
         found = {}
         for key, a in self.tensors.items():
             part = _LORA.fullmatch(key)
             if part is not None and part["side"] == "A":
                 b = self.tensors[f"{_PREFIX}encoder.{part['layer']}.lora_B.weight"]
-                found[part["layer"]] = (a.float().T.contiguous(), (b.float() * self.scale).T.contiguous())
+                found[part["layer"]] = a.float(), b.float() * self.scale
         return found
 
     def head(self) -> tuple[Tensor, Tensor]:

@@ -60,16 +60,21 @@ class Reading:
 
 
 def read(scores: Tensor, tags: int) -> Reading:
-    """Read scores [rows, tokens, width] of a head with so many tags. A tag's probability is that of its two BIO labels
-    together."""
-    probabilities = scores[..., : label_count(tags)].softmax(-1)
-    begin, inside = probabilities[..., 1::2], probabilities[..., 2::2]
+    """Read scores [rows, tokens, width] of a head with so many tags."""
+    return reading(scores[..., : label_count(tags)], scores[:, 0, label_count(tags) :])
+
+
+def reading(bio: Tensor, logits: Tensor) -> Reading:
+    """Read BIO scores [rows, tokens, 2K+1], with or without some that are minus infinity behind them, and the logits of
+    labels [rows, M]. A tag's probability is that of its two BIO labels together."""
+    probabilities = bio.softmax(-1)
+    inside = probabilities[..., 2::2]
+    begin = probabilities[..., 1::2][..., : inside.shape[-1]]
     by_tag = torch.cat((probabilities[..., :1], begin + inside), -1)
     confidences, best = by_tag.clamp(max=1).max(-1)  # two rounded halves may sum up to more
-    place = (best - 1).clamp(min=0)[..., None]
-    begins = (begin.gather(-1, place) > inside.gather(-1, place))[..., 0]
-    labels = _sigmoid(scores[:, 0, label_count(tags) :])
-    return Reading(best.cpu(), begins.cpu(), confidences.cpu(), labels.cpu())
+    ahead = torch.cat((torch.zeros_like(by_tag[..., :1], dtype=torch.bool), begin > inside), -1)
+    begins = ahead.gather(-1, best[..., None])[..., 0]
+    return Reading(best.cpu(), begins.cpu(), confidences.cpu(), _sigmoid(logits).cpu())
 
 
 def _sigmoid(logits: Tensor) -> Tensor:

@@ -9,6 +9,11 @@ Kind = Literal["attribute", "function", "occasion"]
 TAG_NAME = re.compile(r"\w[\w .()/&'+%-]{0,63}")  # such as AE-110k's "Back / Side Material"
 
 
+def is_label_value(value: object) -> bool:
+    """Whether this can be the value of a listing-level label: 1 to 64 printable characters."""
+    return isinstance(value, str) and 0 < len(value) <= 64 and value.isprintable()
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Where a listing says so: `field` is title, description or attributes.KEY; offsets are code points into the

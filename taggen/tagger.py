@@ -6,6 +6,7 @@ import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -13,20 +14,27 @@ import numpy as np
 import opencc
 import phonenumbers
 import torch
-from torch import nn
 
 from taggen import adapter as adapters
-from taggen import head, lora, postprocess, windows
+from taggen import head, postprocess, windows
 from taggen.adapter import Adapter, Card
 from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
-from taggen.head import Answer, TaggerModel
+from taggen.head import Answer
 from taggen.listing import Listing
+from taggen.mixed import AdapterSlot, MixedModel, Resident, order, resident_of
+from taggen.slots import SlotTable
 from taggen.tag import Model, Tagging
 from taggen.windows import Prepared, Window
 
 # bitsandbytes logs its cast to float16 on every call of every layer.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+# For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 in float32 it
+# holds some 400, in bfloat16 800.
+ADAPTER_BYTES = 2 * 2**30
+
+SMOKE = Listing("smoke", "smoke", 1, "Nike Air Force 1 red leather running shoe, 防水 42")
 
 
 def default_adapter() -> Path:
@@ -42,10 +50,13 @@ def load(
     compute_dtype: str = "float32",
     device: str = "auto",
     generation: int = 1,
+    adapter_bytes: int = ADAPTER_BYTES,
 ) -> "Tagger":
     """Load a tagger.
 
     `adapter` is a folder; None is the default adapter that ships with the package. `device` is auto, cpu or cuda.
+    `adapter_bytes` is the memory for all adapters, the default one included.
+
     Raises BaseModelError, AdapterError or DeviceError with a message for whoever chose the settings.
     """
     if device == "auto":
@@ -63,19 +74,22 @@ def load(
             "name an adapter for this base (default_adapter), or train one with `taggen train`"
         )
     try:
-        return Tagger(base, read, quantization, compute_dtype, torch.device(device), generation)
+        return Tagger(base, read, quantization, compute_dtype, torch.device(device), generation, adapter_bytes)
     except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
         raise DeviceError(f"device {device} failed while the model was loaded: {type(error).__name__}") from error
 
 
 class Tagger:
-    """A quantised encoder with one adapter. Takes over `base`: its layers are replaced in place.
+    """A quantised encoder that tags each listing by its own adapter. Takes over `base`: its layers are replaced.
 
-    `prepare` is plain Python and the tokenizer; `tag` is the model call. They may run on two threads.
+    An adapter is served from a slot: `acquire` one for each listing of a batch, `tag`, and `release` each when `tag`
+    has come back. `prepare`, `acquire`, `release`, `model_of` and `check` may be called from any thread; `tag`, `read`
+    and `smoke` are model calls and belong to one thread.
     """
 
-    model: Model
-    card: Card
+    model: Model  # of the default adapter
+    card: Card  # of the default adapter
+    default: Adapter
 
     def __init__(
         self,
@@ -85,24 +99,17 @@ class Tagger:
         compute_dtype: str,
         device: torch.device,
         generation: int = 1,
+        adapter_bytes: int = ADAPTER_BYTES,
     ) -> None:
         dtype = DTYPES[compute_dtype]
+        self._base = base
         self._tokenizer = base.tokenizer
         self._special = base.special
         self._device = device
         self.card = adapter.card
-        self._rules = adapter.rules
+        self.default = adapter
         place(base.encoder, quantization, dtype, device)
-        lora.attach(base.encoder, adapter, dtype, device)
-        self._model = TaggerModel(base.encoder, base.hidden_size, self.card.head_width)
-        weight, bias = adapter.head()
-        if weight.shape != self._model.head.weight.shape:
-            raise AdapterError(
-                f"adapter {adapter.card.name}: the head is {weight.shape[1]} wide, not {base.hidden_size}"
-            )
-        self._model.head.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
-        self._model.head.bias = nn.Parameter(bias.to(device, dtype), requires_grad=False)
-        self._model.eval()
+        self._model = MixedModel(base, adapter_bytes, dtype, device).eval()
         self.model = Model(
             base=base.name,
             generation=generation,
@@ -111,43 +118,126 @@ class Tagger:
             adapter=adapter.card.name,
             version=adapter.card.version,
             revision=0,
-            fingerprint=_fingerprint(base, adapter, quantization, compute_dtype),
+            fingerprint="",
             numerics_class=numerics_class(device),
         )
+        self.model = self.model_of(adapter, 0)
+        self.check(adapter)
+        default = self.acquire(adapter)
+        if default is None:
+            raise AdapterError(f"adapter_memory: {adapter_bytes} bytes do not hold {adapter.card.name}", "size")
+        self._model.table.pin(default)
+        self._default = default
+        self.smoke(adapter)
+
+    @property
+    def table(self) -> SlotTable[Resident]:
+        """The adapters in memory, for figures about them."""
+        return self._model.table
+
+    def acquire(self, adapter: Adapter) -> AdapterSlot | None:
+        """A slot for the adapter, with a reference to it: its pages stay its own until `release`.
+
+        None when there is no room beside what is in use now; ask again when a batch has been released. A new slot is
+        filled by the next `tag` that uses it.
+        """
+        return self._model.acquire(adapter)
+
+    def release(self, slot: AdapterSlot) -> None:
+        """Give the reference back, once for each `acquire`."""
+        self._model.table.release(slot)
+
+    def model_of(self, adapter: Adapter, revision: int) -> Model:
+        """What an event says served it when this adapter did."""
+        parts = self.model.quantization, self.model.compute_dtype
+        return replace(
+            self.model,
+            adapter=adapter.card.name,
+            version=adapter.card.version,
+            revision=revision,
+            fingerprint=_fingerprint(self._base, adapter, *parts),
+        )
+
+    def check(self, adapter: Adapter) -> None:
+        """Raise AdapterError unless the adapter fits: made for this base (reason base), its layers and shapes (shapes),
+        finite in the compute dtype (values), small enough for the memory beside the default adapter (size)."""
+        card = adapter.card
+        if card.base_fingerprint != self._base.fingerprint:
+            raise AdapterError(
+                f"adapter {card.name} {card.version} was trained on {card.base_model}, not on {self._base.name}: "
+                "name an adapter for this base, or train one with `taggen train`",
+                "base",
+            )
+        if not self._model.table.fits(*self._model.size(adapter)):
+            raise AdapterError(f"adapter {card.name}: rank {adapter.rank} is too large for adapter_memory", "size")
+        image = self._model.image(adapter)
+        if not (torch.isfinite(image.update).all() and torch.isfinite(image.head[0]).all()):
+            raise AdapterError(f"adapter {card.name}: not finite in {self.model.compute_dtype}", "values")
+
+    def smoke(self, adapter: Adapter) -> None:
+        """Tag a listing of ours by the adapter; raises AdapterError (smoke) for scores that are not finite, DeviceError
+        when there is no room for it now."""
+        slot = self.acquire(adapter)
+        if slot is None:
+            raise DeviceError("no room in adapter_memory now")
+        try:
+            self.tag(self.prepare([SMOKE]), [slot])
+        except NonFiniteScores:
+            raise AdapterError(f"adapter {adapter.card.name}: scores that are not finite", "smoke") from None
+        finally:
+            self.release(slot)
 
     def prepare(self, listings: Sequence[Listing]) -> list[Prepared]:
         """Clean and tokenise; `tokens` of each is what it will cost the device."""
         return windows.prepare(listings, self._tokenizer, self._special)
 
-    def tag(self, prepared: Sequence[Prepared]) -> list[Tagging]:
-        """Tag the listings of a micro-batch, in order; a listing's tags do not depend on the others'.
+    def tag(self, prepared: Sequence[Prepared], slots: Sequence[AdapterSlot] | None = None) -> list[Tagging]:
+        """Tag the listings of a micro-batch, in order, each by the adapter in its slot, or all by the default adapter.
+        A listing's tags depend on it and its adapter alone, never on the others.
 
-        Raises NonFiniteScores (some listing of the batch is to blame) or DeviceError (none is).
+        Raises NonFiniteScores (some listing of the batch or its adapter is to blame) or DeviceError (none is).
         """
-        return [self.finish(listing, answer) for listing, answer in zip(prepared, self.read(prepared), strict=True)]
+        slots = slots if slots is not None else [self._default] * len(prepared)
+        answers = self.read(prepared, slots)
+        return [self.finish(*one) for one in zip(prepared, answers, slots, strict=True)]
 
-    def finish(self, prepared: Prepared, answer: Answer) -> Tagging:
+    def finish(self, prepared: Prepared, answer: Answer, slot: AdapterSlot | None = None) -> Tagging:
         """A listing's tags out of what the head says of it."""
-        return postprocess.tagging(prepared, answer, self.card, self._rules)
+        resident = resident_of(slot or self._default)
+        return postprocess.tagging(prepared, answer, resident.card, resident.rules)
 
     @torch.inference_mode()
-    def read(self, prepared: Sequence[Prepared]) -> list[Answer]:
+    def read(self, prepared: Sequence[Prepared], slots: Sequence[AdapterSlot] | None = None) -> list[Answer]:
         """What the head says of each listing, below the tags' and labels' thresholds too. Raises as `tag`."""
+        slots = slots if slots is not None else [self._default] * len(prepared)
+        streams = [
+            _Stream(len(listing.ids), len(resident_of(slot).card.labels))
+            for listing, slot in zip(prepared, slots, strict=True)
+        ]
         # One length, one forward pass: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
-        for index, listing in enumerate(prepared):
-            for window in listing.windows:
+        for index in sorted(range(len(prepared)), key=lambda index: order(slots[index])):
+            for window in prepared[index].windows:
                 by_length[window.padded].append((index, window))
-        streams = [_Stream(len(listing.ids), len(self.card.labels)) for listing in prepared]
-        for length, rows in sorted(by_length.items()):
-            self._read_rows(prepared, length, rows, streams)
+        try:
+            for slot in dict.fromkeys(slots):
+                self._model.fill(slot)
+            for length, rows in sorted(by_length.items()):
+                self._read_rows(prepared, slots, length, rows, streams)
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         return [
             Answer(head.spans(stream.tags, stream.begins, stream.confidences, listing.sources), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
 
     def _read_rows(
-        self, prepared: Sequence[Prepared], length: int, rows: list[tuple[int, Window]], streams: list["_Stream"]
+        self,
+        prepared: Sequence[Prepared],
+        slots: Sequence[AdapterSlot],
+        length: int,
+        rows: list[tuple[int, Window]],
+        streams: list["_Stream"],
     ) -> None:
         special = self._special
         padded, filled = [], []
@@ -157,17 +247,15 @@ class Tagger:
             padded.append(tokens + [special.padding] * (length - len(tokens)))
         ids = torch.from_numpy(np.array(padded, dtype=np.int64))  # torch.tensor reads lists five times as slowly
         mask = torch.arange(length) < torch.tensor(filled)[:, None]
-        try:
-            scores = self._model(ids.to(self._device), mask.to(self._device))
-            finite = bool(torch.isfinite(scores).all())
-            reading = head.read(scores, len(self.card.tags))
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-            raise DeviceError(f"{type(error).__name__} on {self._device}") from error
-        if not finite:
+        readings = self._model(ids.to(self._device), mask.to(self._device), [slots[index] for index, _ in rows])
+        if not all(finite for _, finite in readings):
             raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
-        columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
-        for (index, window), *row in zip(rows, *(column.tolist() for column in columns), strict=True):
-            streams[index].put(window, *row)
+        at = iter(rows)
+        for reading, _ in readings:
+            columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
+            for row in zip(*(column.tolist() for column in columns), strict=True):
+                index, window = next(at)
+                streams[index].put(window, *row)
 
 
 class _Stream:
@@ -189,7 +277,8 @@ class _Stream:
         self.tags[kept] = tags[row]
         self.begins[kept] = begins[row]
         self.confidences[kept] = confidences[row]
-        self.labels = [max(pair) for pair in zip(self.labels, labels, strict=True)]
+        # the head's pages may have room for more labels than there are
+        self.labels = [max(pair) for pair in zip(self.labels, labels, strict=False)]
 
 
 def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype: str) -> str:

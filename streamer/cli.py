@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -13,13 +12,14 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from streamer import settings as environment
+from streamer.adapters_cli import app as adapters_app
 from streamer.errors import InputError, SettingsError, StreamerError
+from streamer.mapping_cli import app as map_app
+from streamer.schemas_cli import app as schemas_app
+from streamer.terminal import FAILED, INTERRUPTED, WRONG_USAGE, Bootstrap, load_settings, new_console
 from taggen.errors import TaggenError
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-PLAIN_WIDTH = 120  # columns, where there is no terminal to ask
 
 
 class Commands(TyperGroup):
@@ -39,11 +39,9 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False)
 topics_app = typer.Typer(no_args_is_help=True, help="The topics of the service.")
 app.add_typer(topics_app, name="topics")
-
-Bootstrap = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="The broker, instead of STREAMER_KAFKA_BOOTSTRAP.", show_default=False),
-]
+app.add_typer(adapters_app, name="adapters")
+app.add_typer(map_app, name="map")
+app.add_typer(schemas_app, name="schemas")
 
 
 @app.callback(
@@ -61,7 +59,7 @@ def worker() -> None:
     """Consume listings and write their tags, until SIGTERM or Ctrl-C."""
     from streamer import worker as service  # noqa: PLC0415
 
-    sys.exit(service.run(_settings(None)))
+    sys.exit(service.run(load_settings(None)))
 
 
 @app.command()
@@ -86,7 +84,7 @@ def publish(
     """Publish listings, keyed by product."""
     from streamer import publish as publishing  # noqa: PLC0415
 
-    settings = _settings(bootstrap)
+    settings = load_settings(bootstrap)
     if updated and len(settings.source_topics) < 2:
         raise SettingsError("--updated: STREAMER_SOURCE_TOPICS names one topic only")
     topic = settings.source_topics[1 if updated else 0]
@@ -113,7 +111,7 @@ def tail(
     """Show tag events as they come, with the words that carry each tag; until Ctrl-C."""
     from streamer import table, tail  # noqa: PLC0415
 
-    rows = table.TagTable(_console())
+    rows = table.TagTable(new_console())
 
     def show(sighting: tail.Sighting) -> None:
         if as_json:
@@ -125,7 +123,7 @@ def tail(
         typer.echo(f"streamer: {unreadable}", err=True)
 
     try:
-        asyncio.run(tail.tail(_settings(bootstrap), show, complain, from_beginning=from_beginning, limit=limit))
+        asyncio.run(tail.tail(load_settings(bootstrap), show, complain, from_beginning=from_beginning, limit=limit))
     except KeyboardInterrupt:
         return  # the way to end it
 
@@ -170,7 +168,7 @@ def verify(
 
     console = Console(stderr=True)
     verdict = asyncio.run(
-        verification.verify(_settings(bootstrap), console, everything=everything, since_ms=_milliseconds(since))
+        verification.verify(load_settings(bootstrap), console, everything=everything, since_ms=_milliseconds(since))
     )
     if as_json:
         typer.echo(json.dumps(verdict.as_json(), ensure_ascii=False))
@@ -198,7 +196,7 @@ def topics_create(
     """Create the topics that the worker reads and writes; those that are there are compared, never changed."""
     from streamer import topics  # noqa: PLC0415
 
-    settings = _settings(bootstrap)
+    settings = load_settings(bootstrap)
     wanted = topics.wanted(settings, partitions or topics.PARTITIONS, replication_factor)
     for topic in asyncio.run(topics.ensure(wanted, **settings.client_options())):
         partitions_text = f"{topic.partitions} partition{'s' if topic.partitions > 1 else ''}"
@@ -226,8 +224,8 @@ def demo(
     """
     from streamer import demo, table  # noqa: PLC0415
 
-    console = Console(stderr=True) if as_json else _console()
-    show = demo.Demo(_settings(bootstrap), console, None if as_json else table.TagTable(console), rate)
+    console = Console(stderr=True) if as_json else new_console()
+    show = demo.Demo(load_settings(bootstrap), console, None if as_json else table.TagTable(console), rate)
     summary = asyncio.run(show.run(own_broker=bootstrap is not None))
     if as_json:
         typer.echo(summary.as_json())
@@ -236,19 +234,8 @@ def demo(
     sys.exit(0 if summary.good else FAILED)
 
 
-def _settings(bootstrap: str | None) -> environment.Settings:
-    settings = environment.load()
-    settings.ssl_context()  # its files are read later: say now what is wrong with them
-    return settings.model_copy(update={"kafka_bootstrap": bootstrap}) if bootstrap else settings
-
-
 def _milliseconds(moment: datetime | None) -> int | None:
     """Since 1970; a time without a zone is UTC."""
     if moment is None:
         return None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _console() -> Console:
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else PLAIN_WIDTH)

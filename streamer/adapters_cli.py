@@ -1,0 +1,452 @@
+"""The commands `streamer adapters ...`: who is served by which version, and changing it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streamer.errors import InputError, SettingsError
+from streamer.routing import Canary, MerchantRoute, RouteChange
+from streamer.terminal import FAILED, Bootstrap, load_settings, new_console
+from taggen.errors import AdapterError
+
+if TYPE_CHECKING:
+    from streamer.codec import AdapterStatus
+    from streamer.release import Judgement
+    from streamer.rollout import AdapterLog, Entry, Step
+    from streamer.settings import Settings
+    from taggen.reference import Reference
+
+DEFAULT = "default adapter"
+BASE_CHARS = 12  # of a base fingerprint, where people read it
+
+app = typer.Typer(no_args_is_help=True, help="Merchants' adapters: publish, look at, roll back, retire.")
+
+Merchant = Annotated[str, typer.Argument(metavar="MERCHANT", help="Merchant id, as the listings have it.")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="FINGERPRINT",
+        help="Beginning of the base model's fingerprint, for a merchant with routes on several.",
+        show_default=False,
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every live worker has answered.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For the workers' answers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+@app.command()
+def publish(
+    merchant: Merchant,
+    folder: Annotated[Path, typer.Argument(help="Adapter folder, as `taggen train` writes it.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled listings: if the version is worse on them than what serves now, it is not published.",
+            show_default=False,
+        ),
+    ] = None,
+    margin: Annotated[float, typer.Option(min=0.0, metavar="POINTS", help="Of F1 that it may lose.")] = 1.0,
+    canary: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Of the merchant's products; publish again with a larger one, which only adds products, and at last "
+            "without.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Wait = True,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Check a version, store it and have it serve a merchant in all running workers.
+
+    Exit code 1 when it is refused here, worse on --data, or refused by a worker; 0 when every live worker has verified
+    it or none is live.
+    """
+    settings = load_settings(bootstrap)
+    report = Report(as_json, merchant)
+    try:
+        asyncio.run(_publish(settings, merchant, folder, data, margin, canary, timeout if wait else None, report))
+    except AdapterError as error:
+        report.refuse(error)
+    report.end()
+
+
+async def _publish(
+    settings: "Settings",
+    merchant: str,
+    folder: Path,
+    data: list[Path] | None,
+    margin: float,
+    canary: float | None,
+    timeout_s: float | None,
+    report: "Report",
+) -> None:
+    from streamer import release  # noqa: PLC0415  torch, seconds
+    from streamer.rollout import AdapterLog, Step, Workers  # noqa: PLC0415
+    from streamer.worker import load_tagger  # noqa: PLC0415
+    from taggen import corpus  # noqa: PLC0415
+    from taggen.adapter import read  # noqa: PLC0415
+    from taggen.store import Store  # noqa: PLC0415
+
+    if settings.adapter_store is None:
+        raise SettingsError("STREAMER_ADAPTER_STORE: needed, a folder, s3://... or gs://... that the workers reach too")
+    labelled = corpus.read_any(data)[0] if data else []
+    store = Store(settings.adapter_store, settings.adapter_cache_bytes)
+    base = (await asyncio.to_thread(read, folder)).card.base_fingerprint
+    async with AdapterLog(settings, merchant) as log, Workers(settings, merchant, base) as workers:
+        with report.doing("Loading the base model"):
+            tagger: Any = await asyncio.to_thread(load_tagger, settings)
+        with report.doing("Checking"):
+            adapter, reference = await asyncio.to_thread(release.check, folder, merchant, tagger)
+        report.checked(reference, f"{len(adapter.card.tags)} tags, rank {adapter.rank}, {adapter.nbytes / 1e6:.1f} MB")
+        state = log.merchant(base)
+        if canary is not None and state.canary is None and reference in state.versions[:1]:
+            raise InputError(f"{reference} serves all products of {merchant} already: a canary would take it from most")
+        if labelled:
+            serving = state.route(merchant, "", replay=True).reference
+            with report.doing(f"Evaluating on {len(labelled)} listings"):
+                in_use = None if serving is None else await asyncio.to_thread(store.load, serving)
+                judgement = await asyncio.to_thread(release.judge, tagger, adapter, in_use, labelled, margin / 100)
+            report.judged(judgement)
+            if judgement.worse:
+                return
+        with report.doing("Storing"):
+            await asyncio.to_thread(store.put, folder)
+        report.stored(f"{settings.adapter_store}/{reference.name}/{reference.version}", reference)
+        chosen = None if canary is None else Canary(canary, f"{reference.name}/{reference.version}")
+        step = Step("assign", reference, chosen)
+        await _change(settings, log, base, lambda _: step, workers, timeout_s, report)
+
+
+async def _change(
+    settings: "Settings",
+    log: "AdapterLog",
+    base: str,
+    step: "Callable[[MerchantRoute], Step]",
+    workers: Any,
+    timeout_s: float | None,
+    report: "Report",
+) -> None:
+    """Write the record, and tell what the workers make of it until they have answered or the time is up."""
+    change, offset = await log.append(base, step)
+    report.published(change, f"{settings.adapters_topic}/0/{offset}")
+    if timeout_s is None:
+        return
+    with report.doing("Waiting for the live workers") as say:
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for answers in workers.answers(change, offset):
+                    report.answers = answers
+                    say(f"Waiting for the live workers: {report.summary()}")
+        except TimeoutError:
+            report.timed_out = True
+    report.answered()
+
+
+@app.command("list")
+def list_(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+    """List the merchants that have a version of their own, or had one."""
+    from streamer.rollout import AdapterLog  # noqa: PLC0415
+
+    settings = load_settings(bootstrap)
+
+    async def read() -> list[tuple[str, str, MerchantRoute]]:
+        async with AdapterLog(settings) as log:
+            return [
+                (merchant, base, state)
+                for base, routing in log.routings.items()
+                for merchant, state in sorted(routing.merchants())
+            ]
+
+    rows = asyncio.run(read())
+    if as_json:
+        typer.echo(json.dumps([_state_json(*row) for row in rows], ensure_ascii=False))
+        return
+    table = Table("merchant", "base", "revision", "served by", "canary", "before that", box=None, pad_edge=False)
+    for merchant, base, state in rows:
+        serves, canary, earlier = _state_words(state)
+        table.add_row(escape(merchant), base[:BASE_CHARS], str(state.revision), serves, canary, earlier)
+    new_console().print(table if rows else "No merchant has an adapter of its own.", highlight=False)
+
+
+@app.command()
+def show(merchant: Merchant, as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+    """Show a merchant's route, every record about it, and what the workers said in the last hour."""
+    from streamer.rollout import AdapterLog, Workers  # noqa: PLC0415
+
+    settings = load_settings(bootstrap)
+
+    async def read() -> "tuple[dict[str, MerchantRoute], list[Entry], dict[str, AdapterStatus]]":
+        async with AdapterLog(settings, merchant) as log:
+            states = {base: log.merchant(base) for base in log.routings if log.merchant(base).revision}
+            said: dict[str, AdapterStatus] = {}
+            for base in states:
+                async with Workers(settings, merchant, base, since_s=3600) as workers:
+                    said |= await workers.said()
+            return states, log.history, said
+
+    states, history, said = asyncio.run(read())
+    if not states:
+        raise InputError(f"{merchant}: no record on {settings.adapters_topic} is about this merchant")
+    if as_json:
+        content = {
+            "routes": [_state_json(merchant, base, state) for base, state in states.items()],
+            "records": [_change_json(entry.change) | {"valid": entry.valid} for entry in history],
+            "workers": {name: _status_json(status) for name, status in said.items()},
+        }
+        typer.echo(json.dumps(content, ensure_ascii=False))
+        return
+    console = new_console()
+    for base, state in states.items():
+        serves, canary, earlier = _state_words(state)
+        console.print(f"{escape(merchant)} on base {base[:BASE_CHARS]}, revision {state.revision}", highlight=False)
+        console.print(f"  served by    {serves}{f', canary {canary}' if canary else ''}", highlight=False)
+        console.print(f"  before that  {earlier or DEFAULT}\n", highlight=False)
+    table = Table("revision", "issued", "action", "version", "canary", "digest", box=None, pad_edge=False)
+    for change, valid in history:
+        issued = datetime.fromtimestamp(change.issued_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        share = "" if change.canary is None else f"{100 * change.canary.share:g} %"
+        digest = "" if change.adapter is None else change.adapter.digest[:BASE_CHARS]
+        action = change.action if valid else f"{change.action} (void: the revision was taken)"
+        table.add_row(str(change.revision), issued, action, _name(change.adapter), share, digest)
+    console.print(table, highlight=False)
+    for name, status in sorted(said.items()):
+        console.print(f"\n{escape(name)}: {_status_words(status)}", end="", highlight=False)
+    console.print()
+
+
+@app.command()
+def rollback(
+    merchant: Merchant,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="An earlier version of this merchant's, or `default` for the default adapter; left out: the one "
+            "before.",
+            show_default=False,
+        ),
+    ] = None,
+    base: Base = None,
+    wait: Wait = True,
+    timeout: Timeout = 60.0,
+    as_json: AsJson = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Serve a merchant by an earlier version again; what came after it serves no listing any more.
+
+    Exit code as of `publish`.
+    """
+    from streamer.rollout import Step  # noqa: PLC0415
+
+    def step(log: "AdapterLog", state: MerchantRoute) -> "Step":
+        if to is None:
+            if not state.versions:
+                raise InputError(f"{merchant} is served by the {DEFAULT} already")
+            return Step("rollback", state.versions[1] if len(state.versions) > 1 else None)
+        if to == "default":
+            return Step("rollback")
+        found = {change.adapter for change, valid in log.history if valid and change.adapter is not None}
+        matches = [one for one in found if to in (one.version, f"{one.name}/{one.version}")]
+        if len(matches) != 1:
+            problem = "never served" if not matches else "more than one adapter's, name it NAME/VERSION for"
+            raise InputError(f"version {to}: {problem} {merchant}")
+        return Step("rollback", matches[0])
+
+    _step(merchant, base, step, timeout if wait else None, as_json, bootstrap)
+
+
+@app.command()
+def retire(
+    merchant: Merchant,
+    base: Base = None,
+    wait: Wait = True,
+    timeout: Timeout = 60.0,
+    as_json: AsJson = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Serve a merchant by the default adapter from here on; its versions stay in the store.
+
+    Exit code as of `publish`.
+    """
+    from streamer.rollout import Step  # noqa: PLC0415
+
+    def step(log: "AdapterLog", state: MerchantRoute) -> "Step":
+        return Step("retire")
+
+    _step(merchant, base, step, timeout if wait else None, as_json, bootstrap)
+
+
+def _step(
+    merchant: str,
+    base: str | None,
+    step: "Callable[[AdapterLog, MerchantRoute], Step]",
+    timeout_s: float | None,
+    as_json: bool,
+    bootstrap: str | None,
+) -> None:
+    from streamer.rollout import AdapterLog, Workers  # noqa: PLC0415
+
+    settings = load_settings(bootstrap)
+    report = Report(as_json, merchant)
+
+    async def run() -> None:
+        async with AdapterLog(settings, merchant) as log:
+            found = [known for known in log.routings if log.merchant(known).revision and known.startswith(base or "")]
+            if len(found) != 1:
+                problem = "never routed" if not found else f"routed on {len(found)} bases, choose one with --base"
+                raise InputError(f"{merchant}: {problem}")
+            async with Workers(settings, merchant, found[0]) as workers:
+                await _change(settings, log, found[0], lambda state: step(log, state), workers, timeout_s, report)
+
+    asyncio.run(run())
+    report.end()
+
+
+class Report:
+    """What a change came to: lines for people as it goes on, or one JSON object at the end."""
+
+    def __init__(self, as_json: bool, merchant: str) -> None:
+        self.answers: Mapping[str, AdapterStatus | None] = {}
+        self.timed_out = False
+        self._as_json = as_json
+        self._content: dict[str, Any] = {"merchant_id": merchant}
+        self._good = True
+        self._console = new_console()
+        self._progress = Console(stderr=True)
+
+    @contextmanager
+    def doing(self, what: str) -> "Iterator[Callable[[str], None]]":
+        """A spinner on a terminal; gives a function that changes its text."""
+        with self._progress.status(what) as status:
+            yield lambda text: status.update(escape(text))
+
+    def _say(self, title: str, text: str) -> None:
+        if not self._as_json:
+            self._console.print(f"{title:<11}{escape(text)}", soft_wrap=True, highlight=False)
+
+    def checked(self, reference: "Reference", what: str) -> None:
+        """Admitted here."""
+        self._say("Checked", f"{reference}: {what}")
+
+    def judged(self, judgement: "Judgement") -> None:
+        """Compared with what serves now."""
+        low, high = judgement.difference
+        self._content["evaluation"] = judgement._asdict()
+        self._say(
+            "Evaluated",
+            f"F1 {100 * judgement.f1:.1f} on {judgement.listings} listings; {judgement.in_use}, in use, has "
+            f"{100 * judgement.in_use_f1:.1f} (difference, 95 %: {100 * low:+.1f} to {100 * high:+.1f})",
+        )
+        if judgement.worse:
+            self._good = False
+            self._say("Worse", "not published")
+
+    def stored(self, where: str, reference: "Reference") -> None:
+        """In the store."""
+        self._say("Stored", f"{where}, SHA-256 {reference.digest[:BASE_CHARS]}...")
+
+    def published(self, change: RouteChange, where: str) -> None:
+        """On the control topic."""
+        self._content |= _change_json(change) | {"record": where}
+        share = "" if change.canary is None else f" for {100 * change.canary.share:g} % of the products"
+        served = "retired: " if change.action == "retire" else "served by "
+        self._say("Published", f"revision {change.revision} on {where}: {served}{_name(change.adapter)}{share}")
+
+    def summary(self) -> str:
+        """Counts of the workers' answers."""
+        states = [status.state if status is not None else "no answer" for status in self.answers.values()]
+        verified = states.count("verified") + states.count("in_use")
+        others = [f"{states.count(state)} {state}" for state in ("refused", "retrying", "no answer") if state in states]
+        return ", ".join([f"{verified} of {len(states)} verified", *others])
+
+    def answered(self) -> None:
+        """By the workers, or not in time."""
+        self._content["timed_out"] = self.timed_out
+        self._content["workers"] = {
+            name: None if status is None else _status_json(status) for name, status in self.answers.items()
+        }
+        refused = [status for status in self.answers.values() if status is not None and status.state == "refused"]
+        self._good = not refused and not self.timed_out
+        if not self.answers:
+            self._say("Workers", "none is live; each checks the version when it starts")
+        elif self._good:
+            self._say("Verified", f"by {len(self.answers)} of {len(self.answers)} live workers")
+        else:
+            self._say("Timed out" if self.timed_out else "Refused", self.summary())
+        for name, answer in sorted(self.answers.items()):
+            if answer is None or answer.state in ("refused", "retrying"):
+                self._say("", f"{name}: {'no answer' if answer is None else _status_words(answer)}")
+
+    def refuse(self, error: AdapterError) -> None:
+        """Refused here: nothing was published."""
+        self._good = False
+        self._content["refused"] = {"reason": error.reason, "detail": str(error)}
+        self._say("Refused", f"{error.reason}: {error}")
+
+    def end(self) -> NoReturn:
+        """Print the JSON object if that was asked for, and leave."""
+        if self._as_json:
+            typer.echo(json.dumps(self._content, ensure_ascii=False))
+        sys.exit(0 if self._good else FAILED)
+
+
+def _name(reference: "Reference | None") -> str:
+    return DEFAULT if reference is None else str(reference)
+
+
+def _state_words(state: MerchantRoute) -> tuple[str, str, str]:
+    """What serves, what is a canary beside it, and what was before, newest first."""
+    versions = list(state.versions)
+    canary = ""
+    if state.canary is not None:
+        canary = f"{_name(versions.pop(0))} for {100 * state.canary.share:g} %"
+    return _name(versions[0] if versions else None), canary, ", ".join(map(str, versions[1:]))
+
+
+def _status_words(status: "AdapterStatus") -> str:
+    what = f"{status.state} revision {status.revision}, {_name(status.adapter)}"
+    why = [text for text in (status.reason, status.detail) if text]
+    return f"{what}: {': '.join(why)}" if why else what
+
+
+def _state_json(merchant: str, base: str, state: MerchantRoute) -> dict[str, Any]:
+    return {
+        "merchant_id": merchant,
+        "base_fingerprint": base,
+        "revision": state.revision,
+        "versions": [_reference_json(version) for version in state.versions],
+        "canary": None if state.canary is None else state.canary._asdict(),
+    }
+
+
+def _change_json(change: RouteChange) -> dict[str, Any]:
+    canary = None if change.canary is None else change.canary._asdict()
+    return change._asdict() | {"adapter": _reference_json(change.adapter), "canary": canary}
+
+
+def _status_json(status: "AdapterStatus") -> dict[str, Any]:
+    return {"state": status.state, "revision": status.revision, "reason": status.reason, "detail": status.detail}
+
+
+def _reference_json(reference: "Reference | None") -> dict[str, str] | None:
+    if reference is None:
+        return None
+    return {"name": reference.name, "version": reference.version, "digest": reference.digest}

@@ -21,7 +21,8 @@ from streamer.errors import DecodeError
 from streamer.mapping import EventMapping
 from streamer.registry import Registry
 from streamer.routing import Canary, RouteChange
-from streamer.settings import Settings
+from streamer.settings import Settings, SubjectNaming
+from streamer.subjects import subject_name
 from taggen.errors import AdapterError, InvalidListing
 from taggen.listing import MAX_ID_CHARS, Listing
 from taggen.reference import Reference
@@ -115,7 +116,7 @@ class AdapterStatus(NamedTuple):
 class Codec:
     """Reads all three forms; writes the Confluent frame when there is a registry, else single objects.
 
-    With a registry our schemas are registered at the first write, under the subject TOPIC-value.
+    With a registry our schemas are registered at the first write, under the topic's subject.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class Codec:
         adapters_topic: str = "merchant-adapters",
         adapter_status_topic: str = "merchant-adapter-status",
         mapping: EventMapping | None = None,
+        subject_naming: SubjectNaming = "topic",
     ) -> None:
         """`mapping`: makes listings of events that are not ours."""
+        self._subject_naming = subject_naming
         self._registry = registry
         self._mapping = mapping
         self._tags_topic = tags_topic
@@ -150,6 +153,7 @@ class Codec:
             settings.adapters_topic,
             settings.adapter_status_topic,
             EventMapping.load(settings.mapping) if settings.mapping else None,
+            settings.subject_naming,
         )
 
     def decode_listing(self, record: Record) -> Listing:
@@ -266,15 +270,24 @@ class Codec:
         record = status._asdict() | {"adapter": _reference_record(status.adapter)}
         return self._write(schemas.ADAPTER_STATUS, self._adapter_status_topic, record)
 
+    def look_up_ids(self) -> None:
+        """Ask the registry for the ids of what a worker writes, so that it may be gone later. Raises RegistryError."""
+        self._prefix(schemas.TAGS, self._tags_topic)
+        self._prefix(schemas.DEAD_LETTER, self._dead_letter_topic)
+
     def _write(self, name: str, topic: str, record: dict[str, Any]) -> bytes:
+        return self._formats[name].write(self._prefix(name, topic), record)
+
+    def _prefix(self, name: str, topic: str) -> bytes:
         prefix = self._prefixes.get((name, topic))
         if prefix is None:
             if self._registry is None:
                 prefix = SINGLE_OBJECT + self._formats[name].fingerprint
             else:
-                prefix = _FRAME.pack(CONFLUENT, self._registry.register(f"{topic}-value", schemas.load(name)))
+                subject = subject_name(self._subject_naming, topic, name)
+                prefix = _FRAME.pack(CONFLUENT, self._registry.register(subject, schemas.load(name)))
             self._prefixes[name, topic] = prefix
-        return self._formats[name].write(prefix, record)
+        return prefix
 
     def _read(self, name: str, value: bytes) -> dict[str, Any]:
         return self._formats[name].read(value, *self._head(name, value))

@@ -15,6 +15,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 Names = Annotated[tuple[str, ...], NoDecode]  # in the environment: separated by commas
+SubjectNaming = Literal["topic", "record", "topic_record"]  # Confluent's strategies, for the values of our topics
 
 
 class Settings(BaseSettings):
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     ssl_key_file: Path | None = None
     # set: the Confluent frame; None: Avro single-object encoding. http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]
     schema_registry_url: Annotated[str | None, Field(repr=False)] = None
+    subject_naming: SubjectNaming = "topic"
     mapping: Path | None = None  # TOML or JSON: makes listings of events that are not ours
 
     # the tagger
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
 
     # merchant adapters
     adapter_store: str | None = None  # a folder, s3://... or gs://...; None: the default adapter serves everybody
+    adapter_memory: Annotated[int, Field(ge=MIB)] = 2 * 1024 * MIB  # bytes on the device for all adapters
     adapter_cache_bytes: Annotated[int, Field(ge=0)] = 512 * MIB  # of versions read, in host memory
     adapters_topic: Annotated[str, Field(min_length=1)] = "merchant-adapters"
     adapter_status_topic: Annotated[str, Field(min_length=1)] = "merchant-adapter-status"

@@ -155,6 +155,7 @@ class Worker:
         settings = self._settings
         loop = asyncio.get_running_loop()
         codec = Codec.from_settings(settings)
+        await loop.run_in_executor(None, codec.look_up_ids)
         tagger = self._tagger
         if tagger is None:
             tagger = await loop.run_in_executor(model_thread, load_tagger, settings)
@@ -291,15 +292,15 @@ def load_tagger(settings: Settings) -> Tagger:
 
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    loaded: Any = tagger.load(
+    return tagger.load(
         settings.base_model,
         settings.default_adapter,
         settings.quantization,
         settings.compute_dtype,
         settings.device,
         settings.generation,
+        settings.adapter_memory,
     )
-    return loaded  # type: ignore[no-any-return]
 
 
 def run(settings: Settings, tagger: Tagger | None = None) -> int:

@@ -6,6 +6,7 @@ torch takes seconds to import, so the commands do it when they run: --help need 
 import typer
 
 from taggen.cli.evaluate import evaluate
+from taggen.cli.split import split
 from taggen.cli.tag import tag
 from taggen.cli.train import train
 
@@ -15,5 +16,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (tag, train, evaluate):
+for command in (tag, split, train, evaluate):
     app.command()(command)

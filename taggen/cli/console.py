@@ -41,7 +41,8 @@ def print_doubts(report: "Report") -> None:
     counts = ", ".join(f"{count} {doubt}" for doubt, count in report.doubts.items())
     errors.print(
         f"{len(report.findings)} values in {report.listings} listings without one exact place: {counts}. "
-        "The first of several places is marked, missing ones are left out."
+        "The first of several places is marked, missing ones are left out.",
+        soft_wrap=True,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from taggen.corpus import marks, offsets, values
+from taggen.corpus import marks, offsets, table, values
 from taggen.corpus.labelled import Labelled, Report
 from taggen.corpus.tag_set import LABELS, TAGS
 from taggen.errors import CorpusError
@@ -24,19 +24,16 @@ def read(path: Path) -> list[Labelled]:
 def read_any(paths: Path | Sequence[Path], tag_of: Mapping[str, str] | None = None) -> tuple[list[Labelled], Report]:
     """Read files of labelled listings, and report on what was in doubt.
 
-    Each line is told by its looks: a JSON object with `target_scores` (values to be located in the title), with `spans`
-    (offsets), or else with marks in its fields; or JD's four columns between tabs. Tags are named as in the data unless
-    `tag_of` maps the data's names to tags: then other names are left out, and the listings are partial. Raises
-    CorpusError naming file and line.
+    A file named *.csv is a table (corpus/table.py). Of others each line is told by its looks: a JSON object with
+    `target_scores` (values to be located in the title), with `spans` (offsets), or else with marks in its fields; or
+    JD's four columns between tabs. Tags are named as in the data unless `tag_of` maps the data's names to tags: then
+    other names are left out, and the listings are partial. Raises CorpusError naming file and line.
     """
     labelled: list[Labelled] = []
     report = Report()
     for path in [paths] if isinstance(paths, Path) else paths:
-        for where, line in _lines(path):
-            item = _parse(line, where, report)
-            if tag_of is not None:
-                spans = tuple(replace(span, tag=tag_of[span.tag]) for span in item.spans if span.tag in tag_of)
-                item = replace(item, spans=spans, partial=True)
+        for where, read_item in _items(path, report):
+            item = read_item if tag_of is None else _renamed(read_item, tag_of)
             for span in item.spans:
                 if not TAG_NAME.fullmatch(span.tag):
                     raise CorpusError(f"{where}: tag name {span.tag!r}")
@@ -58,6 +55,19 @@ def read_mapping(path: Path) -> dict[str, str]:
     if not isinstance(mapping, dict) or not all(isinstance(tag, str) for tag in mapping.values()):
         raise CorpusError(f"{path}: not a JSON object of names and tags")
     return mapping
+
+
+def _items(path: Path, report: Report) -> Iterator[tuple[str, Labelled]]:
+    if path.suffix.lower() == table.SUFFIX:
+        yield from table.parse(path, report)
+    else:
+        for where, line in _lines(path):
+            yield where, _parse(line, where, report)
+
+
+def _renamed(item: Labelled, tag_of: Mapping[str, str]) -> Labelled:
+    spans = tuple(replace(span, tag=tag_of[span.tag]) for span in item.spans if span.tag in tag_of)
+    return replace(item, spans=spans, partial=True)
 
 
 def _parse(line: str, where: str, report: Report) -> Labelled:

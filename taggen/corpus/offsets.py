@@ -1,5 +1,6 @@
 """Spans by their offsets: {"title": ..., "spans": [{"field": "title", "start": 0, "end": 4, "tag": "brand"}]}."""
 
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,14 @@ def parse(row: dict[str, Any], where: str) -> Labelled:
     """A JSON object with `spans`, and perhaps `labels` ({name: value or list of values}) of the listing as a whole.
 
     `input` may stand for `title`, `label` for `tag`; a span's field is the title unless it says otherwise, and its
-    `text`, if given, must be what its offsets cut out. Raises CorpusError.
+    `text`, if given, must be what its offsets cut out. `partial` says that other words may carry tags too. Raises
+    CorpusError.
     """
     listing = make_listing(row, where, title=row.get("title", row.get("input")))
     labelled = Labelled(listing, (), labels=read_labels(row, where))
+    partial = row.get("partial", False)
+    if not isinstance(partial, bool):
+        raise CorpusError(f"{where}: partial: not a boolean")
     if not isinstance(row["spans"], list):
         raise CorpusError(f"{where}: spans: not a list")
     spans = [_span(labelled, span, f"{where}: span {number}") for number, span in enumerate(row["spans"], 1)]
@@ -22,7 +27,26 @@ def parse(row: dict[str, Any], where: str) -> Labelled:
     for span, after in pairwise(ordered):
         if span.field == after.field and after.start < span.end:
             raise CorpusError(f"{where}: spans overlap at {after.start} in {span.field}")
-    return Labelled(listing, tuple(ordered), labels=labelled.labels)
+    return Labelled(listing, tuple(ordered), partial, labelled.labels)
+
+
+def row(item: Labelled) -> dict[str, Any]:
+    """The JSON object that `parse` makes the listing of again."""
+    listing = item.listing
+    texts = {"description": listing.description, "category": listing.category, "locale": listing.locale}
+    return {
+        "product_id": listing.product_id,
+        "merchant_id": listing.merchant_id,
+        "title": listing.title,
+        **{name: text for name, text in texts.items() if text is not None},
+        **({"attributes": dict(listing.attributes)} if listing.attributes else {}),
+        "spans": [
+            {**asdict(span), "text": item.text(span.field)[span.start : span.end]}
+            for span in sorted(item.spans, key=lambda span: (span.field, span.start))
+        ],
+        **({"labels": {name: list(values) for name, values in item.labels.items()}} if item.labels else {}),
+        **({"partial": True} if item.partial else {}),
+    }
 
 
 def _span(labelled: Labelled, span: Any, where: str) -> Span:

@@ -1,12 +1,12 @@
 """Values without places: {"input": title, "target_scores": {attribute: {value: 1}}}, the form of OA-Mine and AE-110k.
 
-A value is looked for in the title: first as whole words, then in other case, then where a longer word begins with it
-(`Letter` in `Letters`). Longer values choose first, and none takes a place within another. Of several places the first
-is marked. Whatever is not one exact place is reported.
+A value is looked for in each field: first as whole words, then in other case, then where a longer word begins with it
+(`Letter` in `Letters`). Longer values choose first, and none takes a place within another. Of several places in a field
+the first is marked. Whatever is not one exact place is reported.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from taggen.corpus.labelled import Doubt, Finding, Labelled, Report, Span, make_listing
@@ -16,6 +16,9 @@ NOT_THERE = "n/a"  # the data's word for an attribute that the listing is known 
 
 # Words of Chinese and Japanese are not set apart: only other letters and digits make a word longer.
 _LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff]"
+_INSIDE: Doubt = "inside a longer word"
+# Of several fields the first of these counts: what is said of a place twice is a question, what is said once is none.
+_DOUBTS: tuple[Doubt | None, ...] = ("several places", None, "other case", _INSIDE, "missing")
 _SHORTEST_BEGINNING = 3  # characters: shorter ones begin too many words
 
 
@@ -27,24 +30,34 @@ def parse(row: dict[str, Any], where: str, report: Report) -> Labelled:
         raise CorpusError(f"{where}: target_scores: not a map of attributes to values")
     values = [(str(value).strip(), name) for name, values in scores.items() for value in values]
     report.absent += sum(value == NOT_THERE for value, _ in values)
-    spans: list[Span] = []
+    return Labelled(listing, locate(values, {"title": listing.title}, where, report))
+
+
+def locate(values: Iterable[tuple[str, str]], texts: Mapping[str, str], where: str, report: Report) -> tuple[Span, ...]:
+    """The spans of (value, tag) in texts by field, in their order; what is in doubt goes into the report.
+
+    A value is marked in each field that has it; in longer words only where it is nowhere else.
+    """
+    spans: dict[str, list[Span]] = {field: [] for field in texts}
     for value, tag in sorted(values, key=lambda item: -len(item[0])):
         if value in ("", NOT_THERE):
             continue
-        doubt, places = _locate(value, listing.title, spans)
+        found = {field: _locate(value, text, spans[field]) for field, text in texts.items()}
+        doubt = min((its for its, _ in found.values()), key=_DOUBTS.index)
         if doubt is not None:
             report.findings.append(Finding(where, doubt, tag, value))
-        if places:
-            spans.append(Span("title", *places[0], tag))
-    return Labelled(listing, tuple(sorted(spans, key=lambda span: span.start)))
+        for field, (its, places) in found.items():
+            if places and (its != _INSIDE or doubt == _INSIDE):
+                spans[field].append(Span(field, *places[0], tag))
+    return tuple(span for its in spans.values() for span in sorted(its, key=lambda span: span.start))
 
 
-def _locate(value: str, title: str, taken: list[Span]) -> tuple[Doubt | None, list[tuple[int, int]]]:
+def _locate(value: str, text: str, taken: Sequence[Span]) -> tuple[Doubt | None, list[tuple[int, int]]]:
     """The free places of a value, and what is doubtful about them."""
     for doubt, pattern in _patterns(value):
         places = [
             match.span()
-            for match in pattern.finditer(title)
+            for match in pattern.finditer(text)
             if not any(match.start() < span.end and span.start < match.end() for span in taken)
         ]
         if places:
@@ -62,4 +75,4 @@ def _patterns(value: str) -> Iterator[tuple[Doubt | None, re.Pattern[str]]]:
     yield None, re.compile(words + end)
     yield "other case", re.compile(words + end, re.IGNORECASE)
     if len(value) >= _SHORTEST_BEGINNING:
-        yield "inside a longer word", re.compile(words)
+        yield _INSIDE, re.compile(words)

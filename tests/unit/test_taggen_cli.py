@@ -7,7 +7,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from taggen import cli, tagger
+from taggen import cli, corpus, tagger
 from taggen.listing import Listing
 from tests.tiny import Tiny
 
@@ -151,6 +151,27 @@ def test_everything_is_trained_on_without_a_dev_part(tiny: Tiny, tmp_path: Path)
     assert (card["training"]["listings"], card["training"]["dev_listings"], card["scores"]) == (4, 0, {})
 
 
+def test_data_are_divided_and_reported_on(tmp_path: Path) -> None:
+    """`taggen split` writes two files that every command reads, says what is in them and what was in doubt; it writes
+    over none."""
+    lines = ["title,brand,color", *(f"Nike shoe {number},Nike,Blue" for number in range(9)), "blue Nike,Nike,Blue"]
+    (tmp_path / "data.csv").write_text("\n".join(lines), encoding="utf-8")
+    arguments = ("split", tmp_path / "data.csv", "--held-out", 0.3, "--out", tmp_path / "parts")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    parts = [corpus.read_any(tmp_path / "parts" / name)[0] for name in ("train.jsonl", "test.jsonl")]
+    assert [len(part) for part in parts] == [7, 3]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
+    assert ["listings", "7", "3", ""] in rows
+    assert ["brand", "7", "3", ""] in rows
+    assert [row[3] for row in rows if row and row[0] == "color"] == ["10"]
+    assert "data.csv:2: color 'Blue': missing" in result.stderr
+    assert "data.csv:11: color 'Blue': other case" in result.stderr
+    again = run(*arguments, "--seed", 1)
+    assert again.exit_code == 2
+    assert "train.jsonl is there already" in again.stderr
+
+
 def test_a_finished_adapter_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
     """Neither by the same command nor by another."""
     assert train(tiny, tmp_path).exit_code == 0
@@ -207,7 +228,7 @@ def test_options_that_cannot_be_met_are_told(option: str, value: str, message: s
     assert not (tmp_path / "mine").exists()
 
 
-@pytest.mark.parametrize("command", [(), ("tag",), ("train",)])
+@pytest.mark.parametrize("command", [(), ("tag",), ("split",), ("train",)])
 def test_help_reads_well(command: tuple[str, ...]) -> None:
     """Each command says what it does and names its options, without loading a model."""
     result = run(*command, "--help")

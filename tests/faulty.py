@@ -6,11 +6,11 @@ Everything else is the real one: process, settings, tagger, Faust app.
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from streamer import settings, worker
 from taggen.errors import DeviceError, NonFiniteScores
-from taggen.listing import Listing
-from taggen.tag import Model, Tagging
+from taggen.tag import Tagging
 from taggen.tagger import Tagger
 from taggen.windows import Prepared
 
@@ -23,14 +23,10 @@ class FaultyTagger:
     def __init__(self, tagger: Tagger) -> None:
         self._tagger = tagger
 
-    @property
-    def model(self) -> Model:
-        return self._tagger.model
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tagger, name)
 
-    def prepare(self, listings: Sequence[Listing]) -> list[Prepared]:
-        return self._tagger.prepare(listings)
-
-    def tag(self, prepared: Sequence[Prepared]) -> list[Tagging]:
+    def tag(self, prepared: Sequence[Prepared], slots: Sequence[Any] | None = None) -> list[Tagging]:
         titles = {one.listing.title for one in prepared}
         if DEVICE in titles:
             raise DeviceError("injected")
@@ -40,7 +36,7 @@ class FaultyTagger:
             raise NonFiniteScores("injected")
         if SLOW in titles:
             time.sleep(1)
-        return self._tagger.tag(prepared)
+        return self._tagger.tag(prepared, slots)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Stage:
     name: str
     settings: dict[str, str] = field(default_factory=dict)
     started: list["WorkerProcess"] = field(default_factory=list)
+    codec: Codec = CODEC  # to read outcomes with
 
     @property
     def source(self) -> str:
@@ -132,8 +133,13 @@ class Stage:
             stored = [await future for future in sent]
         return [(one.topic, one.partition, one.offset) for one in stored]
 
-    async def outcomes(self, places: Iterable[Place], quiet_s: float = 0.5) -> dict[Place, list[TagEvent | DeadLetter]]:
-        """Read both target topics from the beginning until each place has an outcome and nothing more comes."""
+    async def outcomes(
+        self, places: Iterable[Place], quiet_s: float = 0.5, others: bool = False
+    ) -> dict[Place, list[TagEvent | DeadLetter]]:
+        """Read both target topics from the beginning until each place has an outcome and nothing more comes.
+
+        `others`: there may be outcomes of other places too.
+        """
         found: dict[Place, list[TagEvent | DeadLetter]] = {place: [] for place in places}
         missing = len(found)
         deadline = time.monotonic() + PATIENCE_S
@@ -146,11 +152,18 @@ class Stage:
                 for messages in (await consumer.getmany(timeout_ms=100)).values():
                     latest = time.monotonic()
                     for message in messages:
-                        outcome = decoded(message, self.tags)
+                        outcome = self._decoded(message)
                         place = place_of(outcome)
+                        if others and place not in found:
+                            continue
                         missing -= not found[place]
                         found[place].append(outcome)
         return found
+
+    def _decoded(self, message: Any) -> TagEvent | DeadLetter:
+        if message.topic == self.tags:
+            return self.codec.decode_tags(message.value)
+        return self.codec.decode_dead_letter(message.value)
 
     async def until_written(self, count: int) -> None:
         """Wait until there are so many outcomes."""
@@ -250,13 +263,6 @@ class WorkerProcess:
             return await asyncio.to_thread(self._process.wait, within_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {within_s} s: {self.log.read_text()[-3000:]}") from None
-
-
-def decoded(message: Any, tags_topic: str) -> TagEvent | DeadLetter:
-    """The outcome in a message of one of the target topics."""
-    if message.topic == tags_topic:
-        return CODEC.decode_tags(message.value)
-    return CODEC.decode_dead_letter(message.value)
 
 
 def place_of(outcome: TagEvent | DeadLetter) -> Place:

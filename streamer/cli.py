@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +13,21 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from streamer.adapters_cli import app as adapters_app
+from streamer.dlq_cli import app as dlq_app
 from streamer.errors import InputError, SettingsError, StreamerError
 from streamer.mapping_cli import app as map_app
 from streamer.schemas_cli import app as schemas_app
-from streamer.terminal import FAILED, INTERRUPTED, WRONG_USAGE, Bootstrap, load_settings, new_console
+from streamer.terminal import (
+    FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    Bootstrap,
+    load_settings,
+    milliseconds,
+    new_console,
+    time_option,
+)
 from taggen.errors import TaggenError
-
-TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 class Commands(TyperGroup):
@@ -40,6 +48,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False)
 topics_app = typer.Typer(no_args_is_help=True, help="The topics of the service.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(map_app, name="map")
 app.add_typer(schemas_app, name="schemas")
 
@@ -155,7 +164,7 @@ def verify(
     ] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(help="Only inputs whose record is not older; UTC.", show_default=False, formats=TIME_FORMATS),
+        time_option("Only inputs whose record is not older."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The verdict as JSON.")] = False,
     bootstrap: Bootstrap = None,
@@ -168,7 +177,7 @@ def verify(
 
     console = Console(stderr=True)
     verdict = asyncio.run(
-        verification.verify(load_settings(bootstrap), console, everything=everything, since_ms=_milliseconds(since))
+        verification.verify(load_settings(bootstrap), console, everything=everything, since_ms=milliseconds(since))
     )
     if as_json:
         typer.echo(json.dumps(verdict.as_json(), ensure_ascii=False))
@@ -232,10 +241,3 @@ def demo(
     else:
         demo.print_summary(summary, console)
     sys.exit(0 if summary.good else FAILED)
-
-
-def _milliseconds(moment: datetime | None) -> int | None:
-    """Since 1970; a time without a zone is UTC."""
-    if moment is None:
-        return None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

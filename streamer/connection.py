@@ -133,7 +133,7 @@ class Lookup:
             self._next[partition] = message.offset + 1
             if message.offset == coordinates.offset:
                 return record_of(message)
-        self._next[partition] = -1  # wherever it stands now
+        del self._next[partition]  # wherever it stands now
         return None
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import NamedTuple, Self
@@ -128,10 +128,12 @@ class Publisher:
         """Hand a listing to the client; the task ends when the broker has it, or with DeliveryError."""
         return await self.send_raw(tag_key(listing.merchant_id, listing.product_id), self.encode(listing))
 
-    async def send_raw(self, key: bytes | None, value: bytes) -> "asyncio.Task[Coordinates]":
+    async def send_raw(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
+    ) -> "asyncio.Task[Coordinates]":
         """As `send`, for any bytes."""
         try:
-            delivery = await self._producer.send(self._topic, value, key)
+            delivery = await self._producer.send(self._topic, value, key, headers=list(headers))
         except KafkaError as error:
             raise self._failed(error) from error
         return asyncio.create_task(self._delivered(delivery))

@@ -18,7 +18,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streamer import topics
 from streamer.broker import BrokerProcess
-from streamer.codec import Codec, DeadLetter, TagEvent
+from streamer.codec import Codec, DeadLetter, Record, TagEvent
+from streamer.connection import Reader
+from streamer.settings import Settings
 from tests.tiny import Tiny
 
 CODEC = Codec()
@@ -120,14 +122,16 @@ class Stage:
         }
         return environment | {f"STREAMER_{name.upper()}": str(value) for name, value in own.items()}
 
-    async def publish(self, values: Sequence[bytes | None], keys: Sequence[bytes] | None = None) -> list[Place]:
-        """Write values to the source topic; returns where each of them stands."""
+    async def publish(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes] | None = None, topic: str | None = None
+    ) -> list[Place]:
+        """Write values to the source topic or another; returns where each of them stands."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.broker.bootstrap, linger_ms=5, max_request_size=16_000_000, acks="all"
         )
         async with producer:
             sent = [
-                await producer.send(self.source, value, key=keys[index] if keys else f"{index}".encode())
+                await producer.send(topic or self.source, value, key=keys[index] if keys else f"{index}".encode())
                 for index, value in enumerate(values)
             ]
             stored = [await future for future in sent]
@@ -174,6 +178,17 @@ class Stage:
                 if time.monotonic() > deadline:
                     raise AssertionError(f"{count} outcomes short; {self.logs()}")
                 count -= sum(len(messages) for messages in (await consumer.getmany(timeout_ms=100)).values())
+
+    async def records(self, topic: str, count: int) -> list[Record]:
+        """The first records of a topic."""
+        found: list[Record] = []
+        settings = Settings(kafka_bootstrap=self.broker.bootstrap, fetch_max_wait_ms=100)
+        async with asyncio.timeout(PATIENCE_S), Reader(settings, [topic], from_beginning=True) as reader:
+            async for record in reader:
+                found.append(record)
+                if len(found) == count:
+                    break
+        return found
 
     async def _assign_targets(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign([TopicPartition(topic, number) for topic in self.targets for number in range(4)])

@@ -1,9 +1,10 @@
 """The worker's metrics, for Prometheus. Labels are topics, partitions, stages, reasons and versions: all are few."""
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from taggen.tag import Model
@@ -12,6 +13,18 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _LISTINGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+class Slots(Protocol):
+    """What the metrics need of `taggen.slots.SlotTable`."""
+
+    hits: int
+    loads: int
+    evictions: int
+
+    def __len__(self) -> int:
+        """Slots with an adapter in them."""
+
 
 Lags = Callable[[], Iterable[tuple[str, int, int]]]
 
@@ -113,6 +126,10 @@ class Metrics:
         """Publish (topic, partition, records behind the broker's end), asked for at each scrape."""
         self.registry.register(_Lag(lags))
 
+    def watch_slots(self, table: Slots) -> None:
+        """Publish the device's adapters, asked for at each scrape."""
+        self.registry.register(_Slots(table))
+
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -130,3 +147,19 @@ class _Lag(Collector):
         for topic, partition, lag in self._lags():
             family.add_metric([topic, str(partition)], lag)
         yield family
+
+
+class _Slots(Collector):
+    def __init__(self, table: Slots) -> None:
+        self._table = table
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        table = self._table
+        yield GaugeMetricFamily("streamer_adapter_slots", "Adapters on the device.", value=len(table))
+        for name, text, count in (
+            ("hits", "Batches' adapters that were on the device.", table.hits),
+            ("copies", "Adapters copied to the device.", table.loads),
+            ("evictions", "Adapters that made room on the device for others.", table.evictions),
+        ):
+            yield CounterMetricFamily(f"streamer_adapter_slot_{name}", text, value=count)

@@ -42,29 +42,28 @@ class Reporter:
     def report(
         self,
         state: WorkerState,
+        merchant_id: str,
+        revision: int,
+        adapter: Reference | None,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Say something of a version; from the event loop."""
+        self._waiting.append(self._status(state, merchant_id, revision, adapter, reason, detail))
+        self._news.set()
+
+    def _status(
+        self,
+        state: WorkerState,
         merchant_id: str | None = None,
         revision: int | None = None,
         adapter: Reference | None = None,
         reason: str | None = None,
         detail: str | None = None,
-    ) -> None:
-        """Say something of a version; from the event loop."""
+    ) -> AdapterStatus:
         detail = None if detail is None else detail[:DETAIL_CHARS]
-        self._waiting.append(
-            AdapterStatus(
-                self.worker,
-                self._base_fingerprint,
-                state,
-                self._offset(),
-                merchant_id,
-                revision,
-                adapter,
-                reason,
-                detail,
-                now_ms(),
-            )
-        )
-        self._news.set()
+        about = self.worker, self._base_fingerprint, state, self._offset()
+        return AdapterStatus(*about, merchant_id, revision, adapter, reason, detail, now_ms())
 
     async def run(self) -> None:
         """Send, without end; what the broker does not take now is sent again later."""
@@ -92,7 +91,7 @@ class Reporter:
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
         if not self._waiting:
-            self.report("heartbeat")
+            self._waiting.append(self._status("heartbeat"))
         reports = list(self._waiting)
         values = await asyncio.to_thread(lambda: [self._codec.encode_adapter_status(one) for one in reports])
         topic, key = self._settings.adapter_status_topic, self.worker.encode()

@@ -188,6 +188,7 @@ class Worker:
         fingerprint = tagger.default.card.base_fingerprint
         self._adapters = adapters = Adapters(settings, tagger, store, fingerprint, model_thread, self._metrics)
         stack.callback(self._stop_loading, adapters)
+        self._metrics.watch_slots(tagger.table)
         control = Control(settings, codec, adapters.follow)
         stack.push_async_callback(control.stop)
         reporter = Reporter(settings, codec, fingerprint, lambda: control.next_offset)

@@ -122,6 +122,8 @@ async def test_each_merchant_has_its_own_tags(stage: Stage, tmp_path: Path) -> N
         assert [event["offset"] for event in skipped] == [0]
         _, metrics = await worker.get("/metrics")
         assert 'streamer_adapter_loads_total{outcome="ready"} 2.0' in metrics
+        assert "streamer_adapter_slots 3.0" in metrics
+        assert "streamer_adapter_swap_seconds_count 2.0" in metrics
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""The agent around the pipeline: rows that wait aside, slots given back whatever happens, acknowledged in order."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from streamer.adapters import FALLBACK
+from streamer.agent import TaggingAgent
+from streamer.codec import Codec, TagEvent
+from streamer.errors import DeliveryError
+from streamer.pipeline import Output, Pipeline
+from streamer.routing import RouteChange
+from streamer.settings import Settings
+from taggen.errors import DeviceError
+from taggen.reference import Reference
+from tests.unit.test_adapters import BASE, ONE, SOON_S, TWO, Stage
+
+CODEC = Codec()
+
+
+class Message:
+    """A Kafka record as Faust hands it over."""
+
+    topic, partition, timestamp, key, headers, generation_id = "in", 0, 0.001, b"k", (), 1
+
+    def __init__(self, offset: int, value: bytes) -> None:
+        self.offset = offset
+        self.value = value
+
+
+class Event:
+    """One event of the stream."""
+
+    def __init__(self, message: Message, acknowledged: list[int]) -> None:
+        self.message = message
+        self._acknowledged = acknowledged
+
+    def ack(self) -> None:
+        self._acknowledged.append(self.message.offset)
+
+
+class Run:
+    """An agent with its stream and its outputs; what is published comes in, until it is cancelled."""
+
+    def __init__(self, stage: Stage, model_thread: ThreadPoolExecutor, **settings: Any) -> None:
+        chosen = Settings(batch_wait_ms=1, **settings)
+        self.app = self
+        self.consumer = self
+        self.acknowledged: list[int] = []
+        self.written: list[TagEvent] = []
+        self.refuse = False
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._published = 0
+        pipeline = Pipeline(chosen, CODEC, stage.tagger)
+        self.agent = TaggingAgent(chosen, pipeline, self, stage.metrics, model_thread, stage.adapters)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.agent.run(self))
+
+    def publish(self, merchant: str, product: str = "p", title: str = "Boots") -> None:
+        """A listing."""
+        fields = {"merchant_id": merchant, "product_id": product, "title": title, "event_time": 1}
+        value = json.dumps(fields | {"listing_version": self._published}).encode()
+        self._queue.put_nowait(Event(Message(self._published, value), self.acknowledged))
+        self._published += 1
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            yield await self._queue.get()
+
+    def release(self, nbytes: int) -> None:
+        """Of the consumer: bytes that have left the buffers."""
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Of the delivery."""
+        if self.refuse:
+            raise DeliveryError("refused")
+        self.written += [CODEC.decode_tags(output.value) for output in outputs]
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Wait for a condition, or for the end of the agent."""
+        async with asyncio.timeout(SOON_S):
+            while not happened() and not self.task.done():  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0.001)
+
+    async def cancel(self) -> None:
+        """End the agent as Faust does."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+
+@pytest.fixture
+def model_thread():
+    """The thread that the model has to itself."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+@pytest.fixture
+async def stage(model_thread):
+    """Two merchants with a version each, acme's in memory, globex's behind a gate until it is opened."""
+    stage = Stage(model_thread)
+    await stage.adapters.preload()
+    assign(stage, "acme", 1, ONE)
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    yield stage
+    stage.adapters.close()
+
+
+def assign(stage: Stage, merchant: str, revision: int, reference: Reference) -> None:
+    """A record of the control topic."""
+    stage.adapters.follow(RouteChange(merchant, BASE, revision, "assign", reference, None, 0), 0)
+
+
+async def put_out_of_memory(stage: Stage, gate: threading.Event) -> None:
+    """Let globex's version be known and then leave the memory, to come back when the gate opens."""
+    assign(stage, "globex", 1, TWO)
+    await stage.until(lambda: stage.store.cached(TWO) is not None and "globex" in stage.adapters._certain)
+    stage.store._cached.pop(TWO)
+    stage.store.gate = lambda: gate.wait(SOON_S) and None  # type: ignore[assignment]
+
+
+async def test_rows_of_a_cold_merchant_wait_and_nobody_else(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """They go when their adapter has come, in the order of their product; until then nothing behind is acknowledged."""
+    gate = threading.Event()
+    await put_out_of_memory(stage, gate)
+    run = Run(stage, model_thread, adapter_wait_ms=60_000)
+    for number in range(4):
+        run.publish("globex", "cold", f"cold {number}")
+        run.publish("acme", f"{number}")
+    await run.until(lambda: len(run.written) == 4)
+    assert {event.merchant_id for event in run.written} == {"acme"}
+    assert run.acknowledged == []
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 8)
+    assert run.acknowledged == list(range(8))
+    assert [event.listing_version for event in run.written[4:]] == [0, 2, 4, 6]
+    assert {(event.model.version, event.flags) for event in run.written[4:] if event.model} == {("2", ())}
+    assert (stage.tagger.held, run.agent.progress.in_hand) == ({}, 0)
+    await run.cancel()
+
+
+async def test_a_row_waits_no_longer_than_it_is_told(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """Then the default adapter stands in, and the event says so."""
+    gate = threading.Event()
+    await put_out_of_memory(stage, gate)
+    run = Run(stage, model_thread, adapter_wait_ms=30)
+    run.publish("globex")
+    await run.until(lambda: run.acknowledged == [0])
+    [event] = run.written
+    assert event.model is not None
+    assert (event.model.adapter, event.model.revision, event.flags) == ("default", 1, (FALLBACK,))
+    gate.set()
+    await run.cancel()
+
+
+async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """No more is read than it holds, so that memory stays bounded; all of it is served in the end."""
+    gate = threading.Event()
+    await put_out_of_memory(stage, gate)
+    run = Run(stage, model_thread, adapter_wait_ms=60_000, batch_listings=4)
+    for number in range(40):
+        run.publish("globex", f"{number}")
+    await run.until(lambda: run._queue.qsize() <= 31)
+    await asyncio.sleep(0.05)
+    assert 27 <= run._queue.qsize() <= 31  # eight aside or in the intake, one batch and one event on their way
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 40)
+    assert run.acknowledged == list(range(40))
+    await run.cancel()
+
+
+async def test_slots_are_given_back_when_the_device_fails(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """The agent ends with the failure, its inputs unacknowledged."""
+    run = Run(stage, model_thread, broker_retry_s=0.01)
+    run.publish("acme", "p", "device")
+    await run.until(lambda: False)
+    with pytest.raises(DeviceError):
+        await run.task
+    await stage.until(lambda: stage.tagger.held == {})
+    assert run.acknowledged == []
+
+
+async def test_slots_are_given_back_when_outputs_are_not_taken(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """As above; also those of the batches behind."""
+    run = Run(stage, model_thread, batch_listings=1)
+    run.refuse = True
+    for number in range(8):
+        run.publish("acme", f"{number}")
+    await run.until(lambda: False)
+    with pytest.raises(DeliveryError):
+        await run.task
+    await stage.until(lambda: stage.tagger.held == {})
+    assert run.acknowledged == []
+
+
+async def test_slots_outlive_a_cancelled_agent(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """What the device works on stays held until it has finished, and is given back then; so are the batches that it
+    has not begun with."""
+    gate = threading.Event()
+    model_thread.submit(gate.wait, SOON_S)
+    run = Run(stage, model_thread, batch_listings=1)
+    for number in range(3):
+        run.publish("acme", f"{number}")
+    await run.until(lambda: stage.tagger.held.get(ONE.digest, 0) > 1)
+    await run.cancel()
+    gate.set()
+    await stage.until(lambda: stage.tagger.held == {})
+
+
+async def test_a_moved_partition_waits_for_the_control_topic(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+    """The first event of a generation is taken when all records of before are followed, once for each generation."""
+    reads: list[None] = []
+    gate = asyncio.Event()
+
+    async def read_to_end() -> None:
+        await gate.wait()
+        reads.append(None)
+
+    stage.adapters.connect(lambda *_: None, read_to_end)  # type: ignore[arg-type]
+    run = Run(stage, model_thread)
+    run.publish("acme", "a")
+    run.publish("acme", "b")
+    await asyncio.sleep(0.05)
+    assert run.written == []
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 2)
+    assert len(reads) == 1
+    await run.cancel()

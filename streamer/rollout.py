@@ -98,6 +98,7 @@ class AdapterLog:
         try:
             with translated(settings):
                 await producer.start()
+            await self._caught_up()
             for _ in range(TRIES):
                 state = self.merchant(base_fingerprint)
                 action, adapter, canary = step(state)

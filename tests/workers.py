@@ -78,7 +78,7 @@ class Stage:
     def worker(self, module: str = "streamer", **settings: object) -> "WorkerProcess":
         """Start a worker: `streamer`, or `tests.faulty`, whose model fails where a title says so."""
         log = self.folder / f"worker-{len(self.started)}.log"
-        worker = WorkerProcess([sys.executable, "-m", module, "worker"], self._environment(settings), log)
+        worker = WorkerProcess([sys.executable, "-m", module, "worker"], self.environment(settings), log)
         self.started.append(worker)
         return worker
 
@@ -86,7 +86,7 @@ class Stage:
         """Run a command of `streamer` to its end; returns its output, after a check of its exit code."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "streamer", *arguments),
-            env=self._environment(settings),
+            env=self.environment(settings),
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -100,7 +100,8 @@ class Stage:
         assert process.returncode == code, (output.decode() + errors.decode())[-3000:]
         return output.decode() or errors.decode()
 
-    def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
+    def environment(self, settings: Mapping[str, object]) -> dict[str, str]:
+        """Of a process of this stage, with these settings besides."""
         # tests that inherit a setting from the machine would be somebody else's tests
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
         own = {

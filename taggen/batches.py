@@ -10,7 +10,7 @@ from torch import Tensor
 from taggen import windows
 from taggen.augment import Augmenter
 from taggen.base import Base
-from taggen.corpus import Labelled
+from taggen.corpus import Label, Labelled
 from taggen.head import NO_TAG, begin_label
 from taggen.windows import Prepared, Special
 
@@ -18,11 +18,14 @@ IGNORED = -100  # cross-entropy's own mark
 
 
 class Batch(NamedTuple):
-    """Windows of some listings: ids, mask and the BIO label of each token, each [rows, tokens]."""
+    """Windows of some listings: ids, mask and the BIO label of each token, each [rows, tokens]; which of the listings
+    each row is of, [rows]; and the listings' own labels, [listings, M]."""
 
     ids: Tensor
     mask: Tensor
     targets: Tensor
+    listings: Tensor
+    labels: Tensor
 
 
 def epoch(
@@ -37,17 +40,20 @@ def epoch(
     return batches
 
 
-def collate(batch: Sequence[tuple[Labelled, Prepared]], numbers: dict[str, int], special: Special) -> Batch:
+def collate(
+    batch: Sequence[tuple[Labelled, Prepared]], numbers: dict[str, int], labels: Sequence[Label], special: Special
+) -> Batch:
     """The windows of some listings as a batch; `numbers` are those of the tags, from 1."""
     ids, mask = rows([prepared for _, prepared in batch], special)
     targets = torch.full(ids.shape, IGNORED, dtype=torch.long)
-    row = 0
-    for item, prepared in batch:
-        labels = token_labels(item, prepared, numbers)
+    listings: list[int] = []
+    for number, (item, prepared) in enumerate(batch):
+        its = token_labels(item, prepared, numbers)
         for window in prepared.windows:
-            targets[row, 1 : window.last - window.first + 1] = torch.tensor(labels[window.first : window.last])
-            row += 1
-    return Batch(ids, mask, targets)
+            row = len(listings)
+            targets[row, 1 : window.last - window.first + 1] = torch.tensor(its[window.first : window.last])
+            listings.append(number)
+    return Batch(ids, mask, targets, torch.tensor(listings), label_targets([item for item, _ in batch], labels))
 
 
 def rows(prepared: Sequence[Prepared], special: Special) -> tuple[Tensor, Tensor]:
@@ -62,6 +68,17 @@ def rows(prepared: Sequence[Prepared], special: Special) -> tuple[Tensor, Tensor
     for row, its in enumerate(tokens):
         ids[row, : len(its)] = torch.tensor(its)
     return ids, torch.arange(length) < torch.tensor([len(its) for its in tokens])[:, None]
+
+
+def label_targets(labelled: Sequence[Labelled], labels: Sequence[Label]) -> Tensor:
+    """What each listing has of some labels, [listings, M]: 1 or 0, or IGNORED where nothing is known of the name."""
+    return torch.tensor(
+        [
+            [float(value in item.labels[name]) if name in item.labels else IGNORED for name, value in labels]
+            for item in labelled
+        ],
+        dtype=torch.float32,
+    ).reshape(len(labelled), len(labels))
 
 
 def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> list[int]:

@@ -1,73 +1,131 @@
-"""The development part: listings held out of training that say, epoch by epoch, how far the model is."""
+"""The development part: listings held out of training that say, epoch by epoch, how far the model is, and in the end
+which confidences are to be believed."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from taggen import batches, head, postprocess, windows
 from taggen.base import Base
-from taggen.corpus import Labelled, Span
+from taggen.corpus import Label, Labelled, Span
 from taggen.evaluate import Score, counted
-from taggen.windows import Prepared
+from taggen.head import label_count
+from taggen.windows import Prepared, Window
 
 _LISTINGS = 32  # read at once
+
+
+class Scores(NamedTuple):
+    """What a model says of all listings: scores of the `tokens` [tokens, 2K+1] of their streams, one stream behind the
+    other, and logits of the `labels` [listings, M]. On the CPU."""
+
+    tokens: Tensor
+    labels: Tensor
+
+
+class Judged(NamedTuple):
+    """A span that the model reads in a listing, the mention that it stands for, and whether that is right."""
+
+    listing: int
+    span: head.Span
+    mention: Span
+    right: bool
 
 
 class Development:
     """Labelled listings, tokenised once, and what a model in training reads in them: plain weights, no thresholds."""
 
-    def __init__(self, labelled: Sequence[Labelled], base: Base, tags: Sequence[str]) -> None:
+    def __init__(
+        self, labelled: Sequence[Labelled], base: Base, tags: Sequence[str], labels: Sequence[Label] = ()
+    ) -> None:
         self.labelled = labelled
+        self.label_targets = batches.label_targets(labelled, labels)
         self._prepared = windows.prepare([item.listing for item in labelled], base.tokenizer, base.special)
         self._special = base.special
         self._tags = tags
 
     def score(self, model: nn.Module) -> Score:
-        """Micro score of the mentions that the model reads, exact ones counted as right."""
-        marked = found = right = 0
-        for item, prepared, spans in zip(self.labelled, self._prepared, self.read(model), strict=True):
-            mentions = counted(item, self._mentions(prepared, spans))
-            marked += len(set(item.spans))
-            found += len(mentions)
-            right += len(mentions & set(item.spans))
-        return Score(marked, found, right)
+        """Micro score of what the model reads: mentions, exact ones counted as right, and labels more probable than
+        not."""
+        scores = self.scores(model)
+        mentions = {(one.listing, one.mention): one.right for one in self.judge(self.read(scores))}
+        known = self.label_targets >= 0
+        found, right = (scores.labels > 0) & known, self.label_targets > 0
+        return Score(
+            sum(len(set(item.spans)) for item in self.labelled) + int(right.sum()),
+            len(mentions) + int(found.sum()),
+            sum(mentions.values()) + int((found & right).sum()),
+        )
 
     @torch.inference_mode()
-    def read(self, model: nn.Module) -> list[list[head.Span]]:
-        """All spans of each listing, in order."""
+    def scores(self, model: nn.Module) -> Scores:
+        """Run the model over all listings."""
         device = next(model.parameters()).device
+        spans = label_count(len(self._tags))
         order = sorted(range(len(self._prepared)), key=lambda index: self._prepared[index].tokens)
-        answers: list[list[head.Span]] = [[] for _ in order]
+        tokens = [torch.empty(0)] * len(order)
+        labels = [torch.empty(0)] * len(order)
         for at in range(0, len(order), _LISTINGS):
             some = order[at : at + _LISTINGS]
             ids, mask = batches.rows([self._prepared[index] for index in some], self._special)
-            scores = model(input_ids=ids.to(device), attention_mask=mask.to(device))
-            rows = iter(range(len(ids)))
-            reading = head.read(scores, len(self._tags))
+            rows = iter(model(input_ids=ids.to(device), attention_mask=mask.to(device)).float().cpu())
             for index in some:
-                answers[index] = _spans(self._prepared[index], reading, rows)
-        return answers
+                its = [(window, next(rows)) for window in self._prepared[index].windows]
+                tokens[index] = torch.cat([_kept(window, row) for window, row in its])[:, :spans]
+                labels[index] = torch.stack([row[0, spans:] for _, row in its]).amax(0)
+        return Scores(torch.cat(tokens), torch.stack(labels))
 
-    def _mentions(self, prepared: Prepared, spans: Sequence[head.Span]) -> set[Span]:
-        located = ((span, postprocess.locate(prepared, span)) for span in spans)
-        return {
-            Span(place[1].field, place[1].start, place[1].end, self._tags[span.tag - 1])
-            for span, place in located
-            if place is not None
-        }
+    def read(self, scores: Scores) -> list[list[head.Span]]:
+        """The spans of each listing."""
+        reading = head.read(scores.tokens[None], len(self._tags))
+        tags, begins = reading.tags[0].tolist(), reading.begins[0].tolist()
+        confidences = reading.confidences[0].tolist()
+        spans, first = [], 0
+        for prepared in self._prepared:
+            last = first + len(prepared.ids)
+            its = slice(first, last)
+            spans.append(head.spans(tags[its], begins[its], confidences[its], prepared.sources))
+            first = last
+        return spans
+
+    def judge(self, read: Sequence[Sequence[head.Span]]) -> list[Judged]:
+        """The spans that stand for a mention which can be told right or wrong, in order."""
+        judged = []
+        for index, (item, prepared, spans) in enumerate(zip(self.labelled, self._prepared, read, strict=True)):
+            located = [(span, self._mention(prepared, span)) for span in spans]
+            counting = counted(item, {mention for _, mention in located if mention is not None})
+            marked = set(item.spans)
+            judged += [
+                Judged(index, span, mention, mention in marked)
+                for span, mention in located
+                if mention is not None and mention in counting
+            ]
+        return judged
+
+    def places(self, judged: Sequence[Judged]) -> tuple[Tensor, Tensor]:
+        """The tokens of judged spans, as rows of `Scores.tokens`, and which span each belongs to."""
+        firsts = [0, *accumulate(len(prepared.ids) for prepared in self._prepared)]
+        pairs = [
+            (firsts[one.listing] + at, number)
+            for number, one in enumerate(judged)
+            for at in range(one.span.first, one.span.last)
+            if self._prepared[one.listing].sources[at] >= 0
+        ]
+        tokens, spans = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+        return tokens, spans
+
+    def _mention(self, prepared: Prepared, span: head.Span) -> Span | None:
+        located = postprocess.locate(prepared, span)
+        if located is None:
+            return None
+        place = located[1]
+        return Span(place.field, place.start, place.end, self._tags[span.tag - 1])
 
 
-def _spans(prepared: Prepared, reading: head.Reading, rows: Iterator[int]) -> list[head.Span]:
-    """Join the windows of a listing, which are the next rows of the reading."""
-    tags: list[int] = []
-    begins: list[bool] = []
-    confidences: list[float] = []
-    for window, row in zip(prepared.windows, islice(rows, len(prepared.windows)), strict=True):
-        before = window.first - 1  # tokens of the stream before the row's first, the start token
-        kept = slice(window.kept_first - before, window.kept_last - before)
-        tags += reading.tags[row, kept].tolist()
-        begins += reading.begins[row, kept].tolist()
-        confidences += reading.confidences[row, kept].tolist()
-    return head.spans(tags, begins, confidences, prepared.sources)
+def _kept(window: Window, row: Tensor) -> Tensor:
+    """The rows of a window's scores that are taken from it."""
+    before = window.first - 1  # tokens of the stream before the row's first, the start token
+    return row[window.kept_first - before : window.kept_last - before]

@@ -57,7 +57,7 @@ def tagging(prepared: Prepared, answer: Answer, card: Card, rules: Rules) -> Tag
     # Spans come in the stream's order and dictionaries keep it, so a sort by tag alone leaves values by first evidence.
     tags = [tag for _, tag in sorted(merged.items(), key=lambda item: item[0][0])]
     for label, confidence in zip(card.labels, answer.labels, strict=True):
-        if confidence < label.threshold:
+        if confidence < label.threshold or not prepared.ids:  # of no words at all nothing is said
             continue
         if flag := compliance.withheld(label.value, label.value, rules.claims(label.name)):
             flags.add(flag)

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -14,12 +15,19 @@ from torch import nn
 from taggen import adapter
 from taggen.adapter import Adapter, Card
 from taggen.base import Base, linear_layers
+from taggen.corpus import Label
 from taggen.errors import AdapterError, TrainingError
-from taggen.head import TaggerModel, begin_label, label_count
+from taggen.head import TaggerModel, begin_label, head_width, label_count
 
 
 def build(
-    base: Base, tags: Sequence[str], rank: int, alpha: float, targets: Sequence[str] = (), dropout: float = 0.0
+    base: Base,
+    tags: Sequence[str],
+    labels: Sequence[Label],
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = (),
+    dropout: float = 0.0,
 ) -> nn.Module:
     """PEFT's model with a fresh update and head, out of torch's random numbers. Takes over `base`.
 
@@ -39,8 +47,14 @@ def build(
         exclude_modules=["head"],
         modules_to_save=["head"],
     )
-    model: nn.Module = get_peft_model(TaggerModel(base.encoder, base.hidden_size, label_count(len(tags))), config)
+    width = head_width(len(tags), len(labels))
+    model: nn.Module = get_peft_model(TaggerModel(base.encoder, base.hidden_size, width), config)
     return model.eval()
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The head that is trained."""
+    return cast(nn.Linear, model.get_submodule("base_model.model.head.modules_to_save.default"))
 
 
 def train_dropout(model: nn.Module, on: bool) -> None:
@@ -58,8 +72,8 @@ def targets(init: Adapter, base: Base) -> tuple[str, ...]:
     return tuple(sorted(ends if whole == adapted else adapted))
 
 
-def load(model: nn.Module, init: Adapter, tags: Sequence[str]) -> None:
-    """Put an adapter's update into the model, and the rows of its head for the tags that both have.
+def load(model: nn.Module, init: Adapter, tags: Sequence[str], labels: Sequence[Label] = ()) -> None:
+    """Put an adapter's update into the model, and the rows of its head for the tags and labels that both have.
 
     Raises AdapterError when a layer, rank or width is not the model's.
     """
@@ -71,6 +85,9 @@ def load(model: nn.Module, init: Adapter, tags: Sequence[str]) -> None:
         if tag in theirs:
             begin, its = begin_label(number), begin_label(theirs[tag])
             pairs += [(begin, its), (begin + 1, its + 1)]
+    first, its_first = label_count(len(tags)), label_count(len(init.card.tags))
+    its_labels = {(label.name, label.value): at for at, label in enumerate(init.card.labels)}
+    pairs += [(first + at, its_first + its_labels[label]) for at, label in enumerate(labels) if label in its_labels]
     here, there = (list(side) for side in zip(*pairs, strict=True))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from taggen import batches, trainable
-from taggen.adapter import Adapter, TagType
+from taggen.adapter import Adapter, LabelType, TagType
 from taggen.augment import Augmenter
 from taggen.base import Base
 from taggen.batches import Batch
@@ -20,6 +20,7 @@ from taggen.checkpoint import Checkpoint, State
 from taggen.corpus import Labelled
 from taggen.development import Development
 from taggen.errors import AdapterError
+from taggen.loss import loss
 
 _CLIP = 1.0  # norm of all gradients together
 
@@ -89,11 +90,13 @@ def describe(
     settings: Settings,
     dev: Sequence[Labelled] = (),
     init: Adapter | None = None,
+    labels: Sequence[LabelType] = (),
 ) -> dict[str, Any]:
     """All that decides the weights, as plain JSON: it tells one run's checkpoint from another's."""
     return {
         **asdict(settings),
         "tags": [tag.name for tag in tags],
+        "labels": [[label.name, label.value] for label in labels],
         "base": base.fingerprint,
         "init": init.digest if init is not None else None,
         "data": _digest(labelled),
@@ -110,8 +113,9 @@ def train(
     dev: Sequence[Labelled] = (),
     init: Adapter | None = None,
     checkpoint: Checkpoint | None = None,
+    labels: Sequence[LabelType] = (),
 ) -> Trained:
-    """Train LoRA and head on the listings; takes over `base`.
+    """Train LoRA and head on the listings, for these tags and listing-level labels; takes over `base`.
 
     With `dev` listings the weights of the epoch with the best F1 on them are kept, else the last ones. `init` is an
     adapter to go on from, which the settings must fit (`continued`). With a `checkpoint` the run goes on from its
@@ -120,22 +124,23 @@ def train(
     """
     torch.manual_seed(settings.seed)
     names = [tag.name for tag in tags]
-    model = trainable.build(base, names, settings.rank, settings.alpha, settings.targets, settings.dropout)
+    pairs = [(label.name, label.value) for label in labels]
+    model = trainable.build(base, names, pairs, settings.rank, settings.alpha, settings.targets, settings.dropout)
     if init is not None:
-        trainable.load(model, init, names)
+        trainable.load(model, init, names, pairs)
     run = _Run(model, settings, -(-len(labelled) // settings.batch_listings))
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         run.restore(state)
     augmenter = Augmenter(labelled)
     numbers = {name: number for number, name in enumerate(names, 1)}
-    development = Development(dev, base, names)
+    development = Development(dev, base, names, pairs)
     while not run.over:
         # Its chances follow from seed and epoch alone: a run that goes on has those of one that ran through.
         random_ = random.Random(f"{settings.seed}/{len(run.epochs)}")  # noqa: S311  variation, not secrets
         torch.manual_seed(random_.getrandbits(63))
         losses: list[float] = []
         for batch in batches.epoch(labelled, base, augmenter, settings.batch_listings, random_):
-            losses.append(run.learn(batches.collate(batch, numbers, base.special)))
+            losses.append(run.learn(batches.collate(batch, numbers, pairs, base.special)))
             progress(Step(run.step, run.steps, sum(losses) / len(losses)))
         with run.autocast:
             f1 = development.score(model).f1 if dev else None
@@ -173,18 +178,18 @@ class _Run:
     def learn(self, batch: Batch) -> float:
         """One step of AdamW; returns the loss."""
         trainable.train_dropout(self._model, True)
-        ids, mask, targets = (tensor.to(self._device) for tensor in batch)
+        batch = Batch(*(tensor.to(self._device) for tensor in batch))
         with self.autocast:
-            scores = self._model(input_ids=ids, attention_mask=mask)
-        loss = _loss(scores, targets)
+            scores = self._model(input_ids=batch.ids, attention_mask=batch.mask)
+        its_loss = loss(scores, batch)
         self._optimizer.param_groups[0]["lr"] = self._settings.learning_rate * self._rate()
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        its_loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
         self._optimizer.step()
         trainable.train_dropout(self._model, False)
         self.step += 1
-        return loss.item()
+        return its_loss.item()
 
     def finish(self, epoch: Epoch) -> None:
         """Take an epoch in, and its weights if they are the best."""
@@ -237,15 +242,6 @@ def _best(epochs: Sequence[Epoch]) -> Epoch | None:
     """The first epoch of the highest F1, None without F1."""
     scored = [epoch for epoch in epochs if epoch.f1 is not None]
     return max(scored, key=lambda epoch: epoch.f1 or 0.0, default=None)
-
-
-def _loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the tokens that teach something; 0 if none does."""
-    taught = (targets != batches.IGNORED).sum().clamp(min=1)
-    total = nn.functional.cross_entropy(
-        scores.flatten(0, 1), targets.flatten(), ignore_index=batches.IGNORED, reduction="sum"
-    )
-    return total / taught
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

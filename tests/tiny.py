@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from taggen import trainable
-from taggen.adapter import Card, TagType
+from taggen.adapter import Card, LabelType, TagType
 from taggen.base import load_base
 from tests import tokenizers
 
@@ -23,6 +23,8 @@ TAG_SET = (
     TagType("function", "function", 0.4),
     TagType("occasion", "occasion", 0.4),
 )
+
+LABELS = (LabelType("use", "garden", "occasion"), LabelType("use", "travel", "occasion"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
 def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: str = "*") -> Path:
     """Write a random adapter of rank 4 for a base, in the form that training writes; another seed gives other tags."""
     base = load_base(str(base_folder))
-    model = trainable.build(base, [tag.name for tag in TAG_SET], rank=4, alpha=8)
+    labels = [(label.name, label.value) for label in LABELS]
+    model = trainable.build(base, [tag.name for tag in TAG_SET], labels, rank=4, alpha=8)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -68,7 +71,7 @@ def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: 
             parameter.data = scale * torch.randn(parameter.shape, generator=generator)
         if parameter.requires_grad and name.endswith("bias"):
             parameter.data[0] = 4.0  # "no tag" for about half of the tokens
-    card = Card(f"tiny-{seed}", "1", merchant, "tiny", base.fingerprint, TAG_SET)
+    card = Card(f"tiny-{seed}", "1", merchant, "tiny", base.fingerprint, TAG_SET, labels=LABELS)
     trainable.save(model, card, folder)
     return folder
 

@@ -8,20 +8,22 @@ from importlib import resources
 from pathlib import Path
 
 from taggen.corpus.forms import read, read_any, read_mapping
-from taggen.corpus.labelled import Finding, Labelled, Report, Span
+from taggen.corpus.labelled import Finding, Label, Labelled, Report, Span
 from taggen.corpus.split import split
-from taggen.corpus.tag_set import LABELS, OA_MINE, TAGS, tag_set
+from taggen.corpus.tag_set import LABELS, OA_MINE, TAGS, label_set, tag_set
 
 __all__ = [
     "LABELS",
     "OA_MINE",
     "TAGS",
     "Finding",
+    "Label",
     "Labelled",
     "Report",
     "Span",
     "digest",
     "held_out",
+    "label_set",
     "read",
     "read_any",
     "read_mapping",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from taggen.errors import CorpusError, InvalidListing
 from taggen.listing import Listing
+from taggen.tag import TAG_NAME, is_label_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,9 @@ class Span:
     start: int
     end: int
     tag: str
+
+
+Label = tuple[str, str]  # name and value of a listing-level label
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,15 @@ def read_labels(
     found = {}
     for name, given in labels.items():
         values = [given] if isinstance(given, str) else given
-        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise CorpusError(f"{where}: labels.{name}: neither a string nor a list of strings")
+        if not TAG_NAME.fullmatch(name):
+            raise CorpusError(f"{where}: label name {name!r}")
         if allowed is not None and name not in allowed:
             raise CorpusError(f"{where}: labels.{name}: none of {', '.join(allowed)}")
         for value in values:
+            if not is_label_value(value):
+                raise CorpusError(f"{where}: labels.{name}: {value!r} is no value of 1 to 64 printable characters")
             if allowed is not None and value not in allowed[name]:
                 raise CorpusError(f"{where}: labels.{name}: unexpected {value!r}")
         found[name] = tuple(values)

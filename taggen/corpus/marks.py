@@ -18,8 +18,9 @@ def parse(
 ) -> Labelled:
     """A JSON object with marks in title, description and attributes, and perhaps `labels` of the listing as a whole.
 
-    `tags` and `labels` ({name: values}), if given, are the only ones allowed. Raises CorpusError for others, and for
-    marks that are not well-formed.
+    A listing that has labels and not a single mark is one that nobody has marked: partial. `tags` and `labels` ({name:
+    values}), if given, are the only ones allowed. Raises CorpusError for others, and for marks that are not
+    well-formed.
     """
     spans: list[Span] = []
 
@@ -40,7 +41,8 @@ def parse(
         description=strip("description", row.get("description")),
         attributes={key: strip(f"attributes.{key}", value) for key, value in attributes.items()},
     )
-    return Labelled(listing, tuple(spans), labels=read_labels(row, where, labels))
+    its = read_labels(row, where, labels)
+    return Labelled(listing, tuple(spans), partial=bool(its) and not spans, labels=its)
 
 
 def parse_tabbed(line: str, where: str) -> Labelled:

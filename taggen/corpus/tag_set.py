@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from taggen.corpus.labelled import Labelled
+from taggen.corpus.labelled import Label, Labelled
 from taggen.tag import Kind
+
+_Name = TypeVar("_Name", str, Label)
 
 # The tag set of the default adapter, in the order that tags come out.
 TAGS: Mapping[str, Kind] = {
@@ -89,15 +92,40 @@ _KINDS: Mapping[str, Kind] = {
     "feature": "function",
     "功能": "function",
     "occasion": "occasion",
+    "occasion_group": "occasion",
     "场合": "occasion",
     "适用场景": "occasion",
 }
 
 
 def tag_set(labelled: Iterable[Labelled]) -> dict[str, Kind]:
-    """The tag set that the listings call for: TAGS if they use no other names, else their own, most frequent first."""
-    counts = Counter(span.tag for item in labelled for span in item.spans)
+    """The tag set that the listings call for: TAGS if they use no other names, else their own, most frequent first.
+
+    None for listings that have labels and no marks.
+    """
+    counts: Counter[str] = Counter()
+    labels = False
+    for item in labelled:
+        counts.update(span.tag for span in item.spans)
+        labels |= bool(item.labels)
     if counts.keys() <= TAGS.keys():
-        return dict(TAGS)
-    names = sorted(counts, key=lambda name: (-counts[name], name))
-    return {name: TAGS.get(name) or _KINDS.get(name.casefold(), "attribute") for name in names}
+        return dict(TAGS) if counts or not labels else {}
+    return {name: kind(name) for name in _by_frequency(counts)}
+
+
+def label_set(labelled: Iterable[Labelled]) -> dict[Label, Kind]:
+    """The listing-level labels that occur, in the order of LABELS; others' behind, the most frequent first."""
+    counts = Counter((name, value) for item in labelled for name, values in item.labels.items() for value in values)
+    ours = [(name, value) for name, values in LABELS.items() for value in values]
+    names = list(dict.fromkeys(name for name, _ in (*ours, *_by_frequency(counts))))
+    ordered = sorted(dict.fromkeys((*ours, *_by_frequency(counts))), key=lambda label: names.index(label[0]))
+    return {label: kind(label[0]) for label in ordered if label in counts}
+
+
+def kind(name: str) -> Kind:
+    """The kind of a tag or label of this name."""
+    return TAGS.get(name) or _KINDS.get(name.casefold(), "attribute")
+
+
+def _by_frequency(counts: Counter[_Name]) -> list[_Name]:
+    return sorted(counts, key=lambda name: (-counts[name], name))

@@ -65,7 +65,7 @@ def test_rows_of_a_batch_line_up(base: Base) -> None:
     item = Labelled(Listing("m", "p", 1, "nike red"), (Span("title", 0, 4, "brand"),))
     long = replace(item, listing=Listing("m", "p", 1, "nike " + "red " * 300))
     listings = [(one, windows.prepare([one.listing], base.tokenizer, base.special)[0]) for one in (item, long)]
-    ids, mask, labels = batches.collate(listings, NUMBERS, base.special)
+    ids, mask, labels, of, _ = batches.collate(listings, NUMBERS, (), base.special)
     assert ids.shape == mask.shape == labels.shape == (3, max(window.padded for window in listings[1][1].windows))
     special = base.special
     nike, red = listings[0][1].ids
@@ -73,6 +73,17 @@ def test_rows_of_a_batch_line_up(base: Base) -> None:
     assert mask.sum(-1).tolist() == [4, 256, 301 - 254 + windows.OVERLAP_TOKENS + 2]
     assert labels[0, :5].tolist() == [IGNORED, BRAND, 0, IGNORED, IGNORED]
     assert (labels[~mask] == IGNORED).all()
+    assert of.tolist() == [0, 1, 1]
+
+
+def test_a_listing_is_taught_the_labels_of_known_names() -> None:
+    """A name with values says that it has no others; of a name that is not there nothing is known."""
+    listing = Listing("m", "p", 1, "nike shoe")
+    some = Labelled(listing, (), labels={"use": ("home", "work"), "kind": ()})
+    labels = [("use", "home"), ("use", "travel"), ("kind", "clog"), ("season", "summer")]
+    targets = batches.label_targets([some, Labelled(listing, ())], labels)
+    assert targets.tolist() == [[1, 0, 0, IGNORED], [IGNORED] * 4]
+    assert batches.label_targets([some], ()).shape == (1, 0)
 
 
 def listings_of(epoch: list[list[tuple[Labelled, Prepared]]]) -> list[list[Labelled]]:

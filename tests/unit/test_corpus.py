@@ -64,6 +64,9 @@ def test_marks_become_spans(file: Callable[..., Path]) -> None:
         (ROW | {"id": None}, "product_id: missing"),
         (ROW | {"labels": ["shoes"]}, "labels: not a map"),
         (ROW | {"labels": {"category": [7]}}, "labels.category: neither a string nor a list"),
+        (ROW | {"labels": {"category": [""]}}, "labels.category: '' is no value of 1 to 64 printable characters"),
+        (ROW | {"labels": {"category": "a\nb"}}, "labels.category: 'a\\\\nb' is no value"),
+        (ROW | {"labels": {"<b>": "a"}}, "label name '<b>'"),
         (ROW | {"labels": {"category": ["clogs"]}}, "labels.category: unexpected 'clogs'"),
         (ROW | {"labels": {"kind": ["shoes"]}}, "labels.kind: none of category, audience_group, occasion_group"),
     ],
@@ -219,6 +222,30 @@ def test_a_bad_line_of_any_form_is_named(line: object, message: str, file: Calla
     with pytest.raises(CorpusError, match=message) as caught:
         corpus.read_any(path)
     assert str(caught.value).startswith(f"{path}:2: ")
+
+
+def test_the_labels_that_occur_are_the_label_set(file: Callable[..., Path]) -> None:
+    """In our own order, others' behind by frequency with a name's values together; without marks there are no tags."""
+    rows = [
+        {"title": "a", "labels": {"occasion_group": ["work", "home"], "category": "shoes", "Use": ["x"]}},
+        {"title": "b", "labels": {"Use": ["y", "x"], "category": ["bags", "my own"], "kind": []}},
+        {"title": "c", "labels": {"Grade": "A", "Use": "x"}},
+    ]
+    labelled, _ = corpus.read_any(file(*rows))
+    assert list(corpus.label_set(labelled).items()) == [
+        (("category", "shoes"), "attribute"),
+        (("category", "bags"), "attribute"),
+        (("category", "my own"), "attribute"),
+        (("occasion_group", "work"), "occasion"),
+        (("occasion_group", "home"), "occasion"),
+        (("Use", "x"), "attribute"),
+        (("Use", "y"), "attribute"),
+        (("Grade", "A"), "attribute"),
+    ]
+    assert corpus.tag_set(labelled) == {}
+    assert all(item.partial for item in labelled)
+    marked, _ = corpus.read_any(file({"title": "<brand>a</brand>", "labels": {"Use": "x"}}))
+    assert not marked[0].partial
 
 
 def test_the_tag_set_is_the_default_one_or_the_datas_own(file: Callable[..., Path]) -> None:

@@ -65,6 +65,13 @@ def test_labels_are_read_at_the_start_token(logits: list[float], rows: int) -> N
     assert read(scores, 2).tags.unique().tolist() == [NO_TAG]
 
 
+def test_a_head_without_tags_reads_labels() -> None:
+    """Every token is of no tag."""
+    reading = read(torch.zeros(2, 3, head_width(0, 4)), 0)
+    assert reading.tags.tolist() == [[NO_TAG] * 3] * 2
+    assert reading.labels.tolist() == [[0.5] * 4] * 2
+
+
 @given(st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5))
 def test_confidences_are_probabilities(scores: list[float]) -> None:
     """Rounding never makes more than 1 of them."""

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from taggen import corpus, trainable, training
-from taggen.adapter import Adapter, Card, TagType
+from taggen import corpus, tagger, trainable, training
+from taggen.adapter import Adapter, Card, LabelType, TagType
 from taggen.adapter import read as read_adapter
 from taggen.base import load_base
 from taggen.checkpoint import Checkpoint
 from taggen.corpus import Labelled
 from taggen.errors import AdapterError, TrainingError
 from taggen.evaluate import Score
+from taggen.listing import Listing
 from taggen.training import Epoch, Settings, Step, Trained
 from tests.tiny import Tiny, make_tiny_base
 
@@ -24,9 +25,11 @@ TAG_SET = tuple(TagType(tag, kind) for tag, kind in corpus.TAGS.items())
 
 def train(tiny: Tiny, items: Sequence[Labelled] = LISTINGS, **options: Any) -> Trained:
     """A short training: two steps an epoch unless told otherwise."""
-    others = {key: options.pop(key) for key in ("dev", "init", "checkpoint", "progress") if key in options}
+    names = ("dev", "init", "checkpoint", "progress", "labels")
+    others = {key: options.pop(key) for key in names if key in options}
+    tags = options.pop("tags", TAG_SET)
     settings = Settings(**({"epochs": 1, "rank": 4, "alpha": 8} | options))
-    return training.train(load_base(str(tiny.base)), items, TAG_SET, settings, **others)
+    return training.train(load_base(str(tiny.base)), items, tags, settings, **others)
 
 
 def weights(trained: Trained) -> torch.Tensor:
@@ -127,6 +130,34 @@ def test_training_goes_on_from_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
     assert torch.equal(weight[[0, 3, 4, 5, 6]], old_weight[theirs])
     assert torch.equal(bias[[0, 3, 4, 5, 6]], old_bias[theirs])
     assert not any(torch.equal(weight[1], row) for row in old_weight)
+
+
+def test_labels_are_learnt_and_taken_over(tiny: Tiny, tmp_path: Path) -> None:
+    """What the words say of the whole listing, from listings that nobody marked; an adapter that goes on keeps the rows
+    of the labels that both have."""
+    words = {"home": "sofa table", "sport": "ball shoe"}
+    items = [
+        Labelled(Listing("m", str(number), 1, title), (), partial=True, labels={"use": (value,)})
+        for number, (value, title) in enumerate(list(words.items()) * 8)
+    ]
+    labels = tuple(LabelType("use", value, "occasion") for value in words)
+    trained = train(
+        tiny, items, tags=(), labels=labels, dev=items, epochs=15, batch_listings=4, patience=15, learning_rate=1e-2
+    )
+    assert trained.epochs[-1].f1 == 1.0
+    card = Card("a", "1", "*", "tiny", load_base(str(tiny.base)).fingerprint, (), labels=labels)
+    trainable.save(trained.model, card, tmp_path / "init")
+    served = tagger.load(str(tiny.base), tmp_path / "init", device="cpu")
+    taggings = served.tag(served.prepare([item.listing for item in items[:2]]))
+    assert [[tag.value for tag in tagging.tags] for tagging in taggings] == [["home"], ["sport"]]
+    init = read_adapter(tmp_path / "init")
+    others = (LabelType("use", "garden", "occasion"), labels[1])
+    settings = training.continued(Settings(epochs=0), init, load_base(str(tiny.base)))
+    model = training.train(load_base(str(tiny.base)), [], TAG_SET, settings, init=init, labels=others).model
+    weight = trainable.head_of(model).weight.detach()
+    assert weight.shape[0] == 2 * len(TAG_SET) + 3
+    assert torch.equal(weight[-1], init.head()[0][-1])
+    assert not torch.equal(weight[-2], init.head()[0][-2])
 
 
 def test_an_adapter_for_another_base_is_not_gone_on_from(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from taggen.batches import IGNORED, Batch
+from taggen.loss import loss
+
+TAGS, LABELS = 2, 3
+SPANS = 2 * TAGS + 1
+
+
+def batch(targets: list[list[int]], labels: list[list[float]], listings: list[int] | None = None) -> Batch:
+    """A batch of rows with these token targets; each row is a listing unless told otherwise."""
+    tokens = torch.tensor(targets)
+    its = torch.tensor(listings or list(range(len(targets))))
+    return Batch(tokens, tokens > 0, tokens, its, torch.tensor(labels))
+
+
+def test_tokens_and_labels_both_count() -> None:
+    """By hand: scores of zero make 1/5 of each token's label and a half of each listing-level one."""
+    scores = torch.zeros(1, 3, SPANS + LABELS)
+    tokens = torch.tensor(5.0).log()
+    a_label = torch.tensor(2.0).log()
+    both = loss(scores, batch([[IGNORED, 1, 0]], [[1.0, 0.0, 0.0]]))
+    alone = loss(scores[..., :SPANS], batch([[IGNORED, 1, 0]], [[]]))
+    torch.testing.assert_close(alone, tokens)
+    unknown = loss(scores, batch([[IGNORED, 1, 0]], [[1.0, float(IGNORED), float(IGNORED)]]))
+    torch.testing.assert_close((both - tokens) / (unknown - tokens), torch.tensor(3.0))
+    assert (unknown - tokens) / a_label > 0
+
+
+@pytest.mark.parametrize("column", range(SPANS + LABELS))
+def test_what_nobody_knows_teaches_nothing(column: int) -> None:
+    """No gradient reaches the outputs of a label of which nothing is known, nor any without a single target."""
+    scores = torch.randn(2, 3, SPANS + LABELS, requires_grad=True)
+    unknown = float(IGNORED)
+    loss(scores, batch([[IGNORED, 1, 0], [IGNORED] * 3], [[1.0, unknown, 0.0], [0.0, unknown, unknown]])).backward()
+    assert scores.grad is not None
+    reached = scores.grad[..., column].abs().amax(-1) > 0
+    assert reached.tolist() == {SPANS: [True, True], SPANS + 1: [False, False]}.get(column, [True, False])
+    nothing = loss(scores, batch([[IGNORED] * 3] * 2, [[unknown] * LABELS] * 2))
+    assert nothing == 0
+
+
+def test_labels_are_learnt_at_the_start_token_of_the_surest_window() -> None:
+    """A listing of two windows has one logit for each label, the higher one, and only that is moved."""
+    scores = torch.zeros(3, 4, SPANS + 1)
+    scores[:, 0, SPANS] = torch.tensor([-1.0, 2.0, 0.5])
+    scores.requires_grad_()
+    two = batch([[IGNORED] * 4] * 3, [[0.0], [1.0]], [0, 0, 1])
+    value = loss(scores, two)
+    logits = torch.tensor([2.0, 0.5])
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([0.0, 1.0]))
+    ratio = value / expected
+    value.backward()
+    assert scores.grad is not None
+    assert (scores.grad[..., SPANS].abs() > 0).nonzero().tolist() == [[1, 0], [2, 0]]
+    assert scores.grad[1, 0, SPANS] > 0 > scores.grad[2, 0, SPANS]
+    assert 0 < ratio <= 1

@@ -17,20 +17,23 @@ COPY pyproject.toml requirements.txt ./
 
 FROM build AS build-cpu
 ENV UV_TORCH_BACKEND=cpu
-RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt --requirement pyproject.toml
+RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
+    --requirement pyproject.toml --extra s3
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
     && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"
 
 FROM build AS build-cuda
-RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt --requirement pyproject.toml
+RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
+    --requirement pyproject.toml --extra s3
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
     && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"
 
 FROM python:3.11.13-slim-bookworm AS runtime
-# torch asks for the name and the home of its user
-RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin streamer
+# torch asks for the name and the home of its user; the folder is for an adapter store in a volume, which takes its owner
+RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin streamer \
+    && install --directory --owner 10001 --group 10001 /var/lib/streamer/adapters
 # The worker's web server binds to localhost unless told otherwise, and nobody could scrape that.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -59,18 +59,22 @@ def test_the_linter_has_nothing_to_say() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_fit_the_code(name: str) -> None:
-    """Settings, command and user are ones that code and image have, and every one finds broker and registry."""
+    """Settings, command and user are ones that code and image have; every one finds broker, registry and store."""
     service = OURS[name]
     target = service["build"]["target"]
     assert service["image"] == f"stream-taggen:{target}"
     found = settings(service)
-    parsed(service["command"])
+    if service["command"] != ["--help"]:
+        parsed(service["command"])
     assert service["user"] == dockerfile.image(target).user
     assert service["read_only"]
     assert [mount.partition(":")[0] for mount in service["tmpfs"]] == [dockerfile.image(target).folder]
     assert found.kafka_bootstrap == advertised()["INSIDE"]
     url = urlsplit(found.schema_registry_url)
     assert (url.hostname, str(url.port)) == ("registry", SERVICES["registry"]["environment"]["QUARKUS_HTTP_PORT"])
+    for volume in service.get("volumes", ()):
+        assert volume.split(":")[1] == found.adapter_store
+        assert any(found.adapter_store in value for _, value in dockerfile.instructions(target))  # who owns it
 
 
 def test_workers_may_finish() -> None:
@@ -84,13 +88,14 @@ def test_workers_may_finish() -> None:
     assert WORKERS["worker-gpu"]["profiles"] == ["gpu"]
 
 
-def test_topics_come_before_workers() -> None:
-    """A one-shot service creates them, and each worker waits for its success."""
-    command, _ = parsed(SERVICES["topics"]["command"])
-    assert command == "topics create"
-    assert SERVICES["topics"]["restart"] == "no"
-    for service in WORKERS.values():
-        assert service["depends_on"]["topics"]["condition"] == "service_completed_successfully"
+def test_topics_and_schemas_come_before_workers() -> None:
+    """One-shot services make them, and each worker waits for their success."""
+    for name, command in (("topics", "topics create"), ("schemas", "schemas register")):
+        assert parsed(SERVICES[name]["command"])[0] == command
+        assert SERVICES[name]["restart"] == "no"
+        for service in WORKERS.values():
+            assert service["depends_on"][name]["condition"] == "service_completed_successfully"
+    assert all(volume.endswith(":ro") for service in WORKERS.values() for volume in service["volumes"])
 
 
 def advertised() -> dict[str, str]:

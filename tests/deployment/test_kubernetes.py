@@ -28,6 +28,11 @@ SECRETS = {  # what the README of the environment asks for -> a value of the rig
     ("streamer-kafka", "password"): "secret",
     ("streamer-kafka", "ca.crt"): "",
     ("streamer-registry", "url"): "https://worker:secret@registry.example.com",
+    **{
+        (secret, key): "secret"
+        for secret in ("streamer-store", "streamer-store-publisher")
+        for key in ("access-key-id", "secret-access-key")
+    },
 }
 
 Manifest = dict[str, Any]
@@ -249,7 +254,7 @@ def test_the_policy_lets_out_to_kafka(root: str) -> None:
     for pod in pods(root).values():
         found = settings(root, pod["containers"][0])
         ports = {int(server.rpartition(":")[2]) for server in found.kafka_bootstrap.split(",")}
-        if found.schema_registry_url:
+        if found.schema_registry_url or (found.adapter_store or "").startswith("s3:"):
             ports.add(443)
         overlay = "overlays/dev" if "dev" in root else "overlays/prod"
         rules = of(overlay, "NetworkPolicy")["spec"]["egress"]
@@ -294,6 +299,33 @@ def test_production_is_on_gpus_and_safe() -> None:
     assert parsed(job["args"])[1]["replication_factor"] == 3
     (authentication,) = [one for one in rendered(root) if one["kind"] == "TriggerAuthentication"]
     assert {(one["name"], one["key"]) for one in authentication["spec"]["secretTargetRef"]} <= set(SECRETS)
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_what_uses_the_store_may(root: str) -> None:
+    """The workers read it, the publishing job writes: each with keys of its own."""
+    names = {}
+    for name, pod in pods(root).items():
+        (container,) = pod["containers"]
+        keys = [one for one in container.get("env", ()) if one["name"].startswith("AWS_")]
+        names[name] = {one["valueFrom"]["secretKeyRef"]["name"] for one in keys}
+        command, _ = parsed(container["args"])
+        stores = settings(root, container).adapter_store is not None
+        if command == "worker" and stores:
+            assert names[name] == {"streamer-store"}
+        elif command == "adapters publish":
+            assert stores
+            assert names[name] == {"streamer-store-publisher"}
+        else:
+            assert names[name] == set()
+
+
+def test_production_registers_its_schemas() -> None:
+    """By a job of its own, at each deployment, since it has a registry."""
+    root = "overlays/prod"
+    (job,) = of(root, "Job", "streamer-schemas")["spec"]["template"]["spec"]["containers"]
+    assert parsed(job["args"])[0] == "schemas register"
+    assert settings(root, worker(root)).schema_registry_url
 
 
 def test_alerts_and_dashboard_are_the_ones_that_are_tested() -> None:

@@ -23,6 +23,7 @@ from streamer import process, topics
 from streamer.broker import HOST, EmbeddedBroker, free_port
 from streamer.codec import Codec, Coordinates, DeadLetter, tag_key
 from streamer.connection import Reader
+from streamer.demo_adapter import MERCHANT, NAME, MerchantAdapter
 from streamer.errors import DecodeError, StreamerError
 from streamer.publish import Pace, Publisher, samples
 from streamer.settings import PREFIX, Settings
@@ -45,6 +46,7 @@ BROKEN = (
     ).encode(),
 )
 BROKEN_AFTER = (20, 40)  # so many samples
+ADAPTER_AFTER = 30
 
 T = TypeVar("T")
 
@@ -66,7 +68,8 @@ class Summary:
     latency_p99_ms: int | None
     listings_per_second: float | None  # from the first record published to the last tag event
     published_per_second: float  # as asked for; they cannot come out faster
-    model: Model | None
+    model: Model | None  # of the first of them
+    by_own_adapter: int  # tag events of the merchant that gained an adapter, by that
     seconds: float  # all of it, with start and stop
 
     @property
@@ -193,16 +196,19 @@ class Demo:
             wanted = topics.wanted(self._settings)
             await topics.ensure(wanted, **self._settings.client_options())
             self._say("Topics      " + ", ".join(topic.name for topic in wanted))
+            adapter = MerchantAdapter(self._settings, folder)
+            self._settings = adapter.settings
             worker = children.enter_context(WorkerProcess(self._settings, folder / "worker.log"))
             try:
-                ledger = await _unless_it_dies(worker, self._with(worker))
+                ledger = await _unless_it_dies(worker, self._with(worker, adapter))
             finally:
                 self._say("Stopping the worker" + ("" if own_broker else " and the broker"))
         return ledger
 
-    async def _with(self, worker: WorkerProcess) -> _Ledger:
+    async def _with(self, worker: WorkerProcess, adapter: MerchantAdapter) -> _Ledger:
         began = time.monotonic()
         with self._console.status("The worker loads its model and joins its group"):
+            await adapter.build()
             await worker.ready()
         self._say(f"Worker      ready after {time.monotonic() - began:.1f} s")
         ledger = _Ledger()
@@ -211,7 +217,7 @@ class Demo:
             outputs = [self._settings.tags_topic, self._settings.dead_letter_topic]
             reader = await stack.enter_async_context(Reader(self._settings, outputs, from_beginning=False))
             reading = asyncio.create_task(self._read(reader, spotter, ledger))
-            publishing = asyncio.create_task(self._publish_and_settle(ledger))
+            publishing = asyncio.create_task(self._publish_and_settle(ledger, adapter))
             try:
                 await asyncio.wait({reading, publishing}, return_when=asyncio.FIRST_COMPLETED)
                 await (publishing if publishing.done() else reading)
@@ -219,7 +225,7 @@ class Demo:
                 await _cancelled(reading, publishing)
         return ledger
 
-    async def _publish_and_settle(self, ledger: _Ledger) -> None:
+    async def _publish_and_settle(self, ledger: _Ledger, adapter: MerchantAdapter) -> None:
         """Publish everything, then wait until every record has its outcome or nothing more comes."""
         listings = list(samples())
         self._say(
@@ -229,9 +235,12 @@ class Demo:
         broken = dict(zip(BROKEN_AFTER, BROKEN, strict=True))
         pace = Pace(self._rate)
         deliveries: list[tuple[str, asyncio.Task[Coordinates]]] = []
+        gaining: asyncio.Task[None] | None = None
         ledger.started = time.monotonic()
         async with Publisher(self._settings, self._settings.source_topics[0]) as publisher:
             for number, listing in enumerate(samples()):
+                if number == ADAPTER_AFTER:
+                    gaining = asyncio.create_task(adapter.publish(self._say))
                 if number in broken:
                     delivery = await publisher.send_raw(tag_key("broken", str(number)), broken[number])
                     deliveries.append((f"broken record {number}", delivery))
@@ -240,6 +249,8 @@ class Demo:
                 deliveries.append((name, await publisher.send(listing)))
             for name, delivery in deliveries:
                 ledger.names[await delivery] = name
+        if gaining is not None:
+            await gaining
         while ledger.missing():
             ledger.news.clear()
             try:
@@ -280,6 +291,7 @@ class Demo:
             listings_per_second=round(len(sightings) / span, 1) if sightings else None,
             published_per_second=self._rate,
             model=next((sighting.event.model for _, sighting in sightings), None),
+            by_own_adapter=sum(_adapter(sighting) == NAME for _, sighting in sightings),
             seconds=round(time.monotonic() - self._began, 1),
         )
 
@@ -297,6 +309,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     ]
     if (model := summary.model) is not None:
         lines.append(f"Tagged by {model.base} ({model.quantization}), adapter {model.adapter} {model.version}")
+    lines.append(f"{summary.by_own_adapter} of {MERCHANT}'s by the adapter that it gained meanwhile")
     for problem, names in (
         ("Neither tags nor a dead letter", summary.without_outcome),
         ("No tags", summary.without_tags),
@@ -371,6 +384,11 @@ async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _adapter(sighting: Sighting) -> str | None:
+    model = sighting.event.model
+    return None if model is None else model.adapter
 
 
 def _nearest_rank(ordered: list[int], share: float) -> int | None:

@@ -86,6 +86,10 @@ def test_the_flagship_listing(demo, tmp_path):
     assert "74 events in, 72 tag events out, 2 dead letters" in lines
     assert re.search(r"^Latency from publish to tag: p50 \d+ ms, p99 \d+ ms$", out, re.MULTILINE)
     assert re.search(r"^\d+\.\d listings per second", out, re.MULTILINE)
+    gained = out.index("sole-republic gains an adapter of its own")
+    assert "shoe_type=" in out[gained:]
+    assert "shoe_type=" not in out[:gained]
+    assert re.search(r"^[1-9]\d* of sole-republic's by the adapter", out, re.MULTILINE)
     assert not answers(int(re.search(r"127\.0\.0\.1:(\d+), embedded", out)[1]))
     assert_nothing_left([], tmp_path)
 
@@ -93,8 +97,9 @@ def test_the_flagship_listing(demo, tmp_path):
 async def test_a_broker_of_ones_own(demo, broker):
     """On a broker that others use, the demo keeps to topics of its own and counts only what it published itself, not
     what is left there from before."""
-    names = [f"demo-{topic.name}" for topic in topics.wanted(Settings())]
-    await topics.ensure([topics.Topic(name) for name in names], **client_options(broker))
+    wanted = [topics.Topic(f"demo-{topic.name}", topic.partitions) for topic in topics.wanted(Settings())]
+    names = [topic.name for topic in wanted]
+    await topics.ensure(wanted, **client_options(broker))
     async with AIOKafkaProducer(**client_options(broker)) as producer:
         for value in (BROKEN[1], Codec().encode_listing(next(samples()))):
             await producer.send_and_wait(names[0], value)
@@ -113,7 +118,7 @@ async def test_a_broker_of_ones_own(demo, broker):
 
 def test_worker_that_dies(demo, tmp_path):
     """When the worker dies, the demo ends with exit code 1 and shows the end of the worker's log."""
-    process = demo(default_adapter=tmp_path / "nowhere")
+    process = demo(base_model=tmp_path / "nowhere")
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert err.startswith("streamer: the worker ended with status 1; its log is ")

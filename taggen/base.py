@@ -64,6 +64,8 @@ def load_base(name: str) -> Base:
     """
     source: str | Path = embedded.checkpoint() if name == embedded.NAME else name
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # It reports every weight that is left out, such as a pooler's; that none is missing is checked here.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_kind(name, config)

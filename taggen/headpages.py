@@ -6,6 +6,7 @@ that a head does not have are masked by a bias of minus infinity: their probabil
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from taggen.head import label_count
 from taggen.pages import Group, gather, page_count
 
 PAGE_OUTPUTS = 32
+
+
+class Scores(NamedTuple):
+    """What the heads say of some rows, float32: BIO scores [rows, tokens, 32 b], label logits [rows, 32 m], minus
+    infinity where a head has no output; `finite`, a tensor, is whether all others are finite."""
+
+    tags: Tensor
+    labels: Tensor
+    finite: Tensor
 
 
 def bio_pages(card: Card) -> int:
@@ -57,18 +67,14 @@ class HeadPages:
             for page, content in zip(pages, part, strict=True):
                 memory[page].copy_(content)
 
-    def scores(self, hidden: Tensor, group: Group, bio: int) -> tuple[Tensor, Tensor, Tensor]:
-        """BIO scores [rows, tokens, 32 bio] and label logits [rows, 32 m] of a group of rows, float32, for their hidden
-        states [rows, tokens, hidden]; and whether what the rows gave was all finite, as a tensor.
-
-        `bio` of the heads' pages are those of BIO labels.
-        """
+    def scores(self, hidden: Tensor, group: Group, bio: int) -> Scores:
+        """Score a group's hidden states [rows, tokens, hidden]; `bio` of its heads' pages are those of BIO labels."""
         weight, bias = gather(self._weight, group), gather(self._bias, group).transpose(1, 2)
         outputs = PAGE_OUTPUTS * bio
         tags = torch.bmm(hidden, weight[:, :outputs].transpose(1, 2)).float()
         labels = torch.bmm(hidden[:, :1], weight[:, outputs:].transpose(1, 2)).float()
         finite = torch.isfinite(tags).all() & torch.isfinite(labels).all()
-        return tags + bias[..., :outputs], (labels + bias[..., outputs:])[:, 0], finite
+        return Scores(tags + bias[..., :outputs], (labels + bias[..., outputs:])[:, 0], finite)
 
     @staticmethod
     def page_bytes(hidden: int, dtype: torch.dtype) -> int:

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taggen import head
 from taggen.adapter import Adapter, Card
 from taggen.base import Base
 from taggen.errors import AdapterError
-from taggen.head import Reading
-from taggen.headpages import HeadPages, bio_pages, label_pages
+from taggen.headpages import HeadPages, Scores, bio_pages, label_pages
 from taggen.lora import LoraPages, page_width
 from taggen.normalize import Rules
 from taggen.pages import PAGE_ROWS, group, page_count
@@ -91,24 +89,18 @@ class MixedModel(nn.Module):
             self._heads.fill(slot.head_pages, resident.image.head)
             resident.image = None
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, slots: Sequence[AdapterSlot]
-    ) -> list[tuple[Reading, bool]]:
-        """Read rows, ids and mask [rows, tokens], each through the adapter in its slot; rows in the order of `order`.
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, slots: Sequence[AdapterSlot]) -> list[Scores]:
+        """Score rows, ids and mask [rows, tokens], each through the adapter in its slot, sorted by `order`.
 
-        A reading for each run of rows whose heads are of one shape, and whether its scores were finite.
+        The rows come back in runs whose heads are of one shape.
         """
         current = self._updates.current
         current.rows, current.tokens = input_ids.shape
         current.groups = group([len(slot.pages) for slot in slots], [slot.pages for slot in slots], self._device)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         shapes = [resident_of(slot).head_shape for slot in slots]
-        readings = []
-        for part in group(shapes, [slot.head_pages for slot in slots], self._device):
-            bio, _ = shapes[part.rows.start]
-            tags, labels, finite = self._heads.scores(hidden[part.rows], part, bio)
-            readings.append((head.reading(tags, labels), bool(finite)))
-        return readings
+        heads = group(shapes, [slot.head_pages for slot in slots], self._device)
+        return [self._heads.scores(hidden[part.rows], part, shapes[part.rows.start][0]) for part in heads]
 
 
 def order(slot: AdapterSlot) -> tuple[int, tuple[int, int], int]:

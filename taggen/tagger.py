@@ -217,7 +217,7 @@ class Tagger:
         # One length, one forward pass: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
         for index in sorted(range(len(prepared)), key=lambda index: order(slots[index])):
-            for window in prepared[index].windows:
+            for window in prepared[index].windows if prepared[index].ids else ():  # nothing to read, no labels either
                 by_length[window.padded].append((index, window))
         try:
             for slot in dict.fromkeys(slots):
@@ -247,11 +247,12 @@ class Tagger:
             padded.append(tokens + [special.padding] * (length - len(tokens)))
         ids = torch.from_numpy(np.array(padded, dtype=np.int64))  # torch.tensor reads lists five times as slowly
         mask = torch.arange(length) < torch.tensor(filled)[:, None]
-        readings = self._model(ids.to(self._device), mask.to(self._device), [slots[index] for index, _ in rows])
-        if not all(finite for _, finite in readings):
+        parts = self._model(ids.to(self._device), mask.to(self._device), [slots[index] for index, _ in rows])
+        readings = [head.reading(scores.tags, scores.labels) for scores in parts]
+        if not all(scores.finite for scores in parts):
             raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
         at = iter(rows)
-        for reading, _ in readings:
+        for reading in readings:
             columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
             for row in zip(*(column.tolist() for column in columns), strict=True):
                 index, window = next(at)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 # one try may fail for the network's sake
 SYNC = $(BIN)/python -m uv pip sync -q --python $(BIN)/python requirements.txt
 
-.PHONY: help setup demo test lint format typecheck lock bench train clean
+.PHONY: help setup demo test lint format typecheck lock bench train package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,10 @@ bench: .venv/.installed ## the figures of the README
 train: .venv/.installed ## make the default adapter again; OA_MINE=PATH reads OA-Mine's train.jsonl besides
 	$(BIN)/taggen train --dev-share 0 --out build/default_adapter $(if $(OA_MINE),--oa-mine $(OA_MINE))
 	rm -r taggen/default_adapter && mv build/default_adapter taggen/
+
+package: .venv/.installed ## wheel and sdist into dist/
+	rm -rf dist
+	$(BIN)/uv build -q
 
 clean: ## remove what tests and builds leave; .venv and fetched jars stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/kafka/target

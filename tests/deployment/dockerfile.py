@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tests.deployment.contract import ROOT
 
 PATH = ROOT / "Dockerfile"
+BASE_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"  # of the official Python images
 
 
 class Instruction(NamedTuple):
@@ -70,8 +71,8 @@ def variables(assignments: str, before: dict[str, str]) -> dict[str, str]:
     return {name: re.sub(r"\$(\w+)", lambda match: before.get(match[1], ""), value) for name, _, value in words}
 
 
-def image(target: str, path: str = "/usr/local/bin:/usr/bin:/bin") -> Image:
-    """The image of a target; `path` is the PATH of the image that it begins with."""
+def image(target: str, path: str = BASE_PATH) -> Image:
+    """The image of a target; `path` is the PATH of the one that it begins with."""
     result = Image({"PATH": path}, "root", "/", set(), [], [], [])
     for name, value in instructions(target):
         match name:

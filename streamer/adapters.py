@@ -9,6 +9,7 @@ model's thread only tries a version once, and copies it when its first batch com
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,15 +109,21 @@ class _Version:
 
 
 class _Engine:
-    """The tagger as admission asks for it from a loader's thread."""
+    """The tagger as admission asks for it from a loader's thread, once."""
 
     def __init__(self, tagger: AdapterTagger, model_thread: ThreadPoolExecutor) -> None:
         self.check = tagger.check
-        self._smoke = tagger.smoke
+        self.model_s = 0.0  # for which it had the model's thread: no batch is delayed by more
+        self._tagger = tagger
         self._model_thread = model_thread
 
     def smoke(self, adapter: Adapter) -> None:
-        self._model_thread.submit(self._smoke, adapter).result()
+        self._model_thread.submit(self._timed, adapter).result()
+
+    def _timed(self, adapter: Adapter) -> None:
+        started = time.perf_counter()
+        self._tagger.smoke(adapter)
+        self.model_s = time.perf_counter() - started
 
 
 class Adapters:
@@ -135,7 +142,7 @@ class Adapters:
         self._tagger = tagger
         self._store = store
         self._cache_bytes = settings.adapter_cache_bytes
-        self._engine = _Engine(tagger, model_thread)
+        self._model_thread = model_thread
         self._metrics = metrics
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
         self._versions: dict[tuple[str, Reference], _Version] = {}
@@ -272,7 +279,7 @@ class Adapters:
             if not done:
                 self._in_trouble(version, "store_unavailable", f"no answer within {SLOW_S:g} s")
             try:
-                await attempt
+                model_s = await attempt
             except AdapterError as error:
                 self._refused(version, error)
                 return
@@ -280,20 +287,22 @@ class Adapters:
                 reason = "store_unavailable" if isinstance(error, StoreUnavailable) else "failed"
                 self._in_trouble(version, reason, f"{type(error).__name__}: {error}")
             else:
-                self._ready(version)
+                self._ready(version, model_s)
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(version.wanted.wait(), pause_s)
             version.wanted.clear()
             pause_s = min(2 * pause_s, RETRY_MOST_S)
 
-    def _attempt(self, version: _Version) -> None:
-        """In a loader's thread."""
+    def _attempt(self, version: _Version) -> float:
+        """In a loader's thread; returns the seconds that it took of the model's."""
         adapter = self._store.load(version.reference)
+        engine = _Engine(self._tagger, self._model_thread)
         if not version.admitted:
-            admit(adapter, version.reference, version.merchant, self._engine)
+            admit(adapter, version.reference, version.merchant, engine)
+        return engine.model_s
 
-    def _ready(self, version: _Version) -> None:
+    def _ready(self, version: _Version, model_s: float) -> None:
         merchant, reference = version.merchant, version.reference
         news = version.state is not State.READY
         version.state = State.READY
@@ -305,7 +314,8 @@ class Adapters:
             self._certain[merchant] = state.revision
         self._metrics.adapter_loads.labels("ready").inc()
         if news:
-            self._tell(version, "verified")
+            self._metrics.adapter_trial_seconds.observe(model_s)
+            self._tell(version, "verified", model_ms=round(1000 * model_s, 1))
         version.revisions.clear()
         self._changed()
 
@@ -330,11 +340,12 @@ class Adapters:
         self._tell(version, "retrying")
         self._changed()
 
-    def _tell(self, version: _Version, state: WorkerState) -> None:
+    def _tell(self, version: _Version, state: WorkerState, **fields: object) -> None:
         """Log and report a version's new state, to each record that waits for it."""
         reason, detail = (None, None) if state == "verified" else version.problem
         say = log.info if state == "verified" else log.warning
-        fields = {} if reason is None else {"reason": reason, "message": detail}
+        if reason is not None:
+            fields |= {"reason": reason, "message": detail}
         revisions = version.revisions or [self.routing.merchant(version.merchant).revision]
         say(
             f"adapter_{state}",

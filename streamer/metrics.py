@@ -102,6 +102,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.adapter_trial_seconds = Histogram(
+            "streamer_adapter_trial_seconds",
+            "For which a new version had the model's thread, to be tried and copied: no batch is delayed by more.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "streamer_events_waiting", "Records aside that wait for their merchant's adapter.", registry=self.registry
         )

@@ -2,17 +2,22 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from taggen import adapter as adapters
 from taggen import corpus, evaluate, normalize, tagger
-from taggen.errors import DeviceError, NonFiniteScores
+from taggen.adapter import Adapter
+from taggen.base import load_base
+from taggen.errors import AdapterError, DeviceError, NonFiniteScores
 from taggen.listing import Listing
 from taggen.tag import Evidence, Tagging
 from taggen.tagger import Tagger
+from tests.adapters import write_adapter
 from tests.tiny import Tiny
 from tests.unit.test_adapter import edit_json
 
@@ -235,3 +240,91 @@ def test_the_card_that_ships_is_honest(taggings_by_int8: list[Tagging]) -> None:
     assert measured.keys() == card["scores"].keys() >= {"all", "en", "zh"}
     for language in ("all", "en", "zh"):
         assert measured[language]["micro"]["f1"] == pytest.approx(card["scores"][language]["micro"]["f1"], abs=0.5)
+
+
+@pytest.fixture(scope="module")
+def merchants(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
+    """Two adapters for the tiny base, of different tag sets."""
+    root, base = tmp_path_factory.mktemp("merchants"), load_base(str(tiny.base))
+    shapes = {"many": (16, 12, 4), "few": (32, 2, 0)}
+    return [adapters.read(write_adapter(base, root / name, *shape)) for name, shape in shapes.items()]
+
+
+def test_each_listing_is_tagged_by_its_own_adapter(merchants: list[Adapter], tiny: Tiny) -> None:
+    """With its tag set; the default adapter serves beside them, and whoever is in no slot."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    default, many, few = (served.acquire(adapter) for adapter in (served.default, *merchants))
+    assert default
+    assert many
+    assert few
+    prepared = served.prepare([Listing("m", "p", 1, "Nike red shoe, water-proof leather")] * 3)
+    taggings = served.tag(prepared, [many, default, few])
+    names = [{tag_.name for tag_ in tagging.tags} for tagging in taggings]
+    assert taggings[1] == served.tag(prepared)[0]
+    assert len(names[0] - names[2]) > 3
+    assert "label" in names[0]
+    assert names[1] <= {tag_.name for tag_ in served.default.card.tags} | {"use"}
+    assert names[2] <= {"tag_0", "tag_1"}
+
+
+def test_a_model_names_adapter_and_revision(merchants: list[Adapter], tiny: Tiny) -> None:
+    """Its fingerprint is another for each adapter, whatever the revision; the default adapter's is the tagger's."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    models = [served.model_of(adapter, 7) for adapter in (served.default, *merchants)]
+    assert [(model.adapter, model.revision) for model in models] == [("tiny-0", 7), ("many", 7), ("few", 7)]
+    assert len({model.fingerprint for model in models}) == 3
+    assert models[0].fingerprint == served.model.fingerprint
+    assert served.model_of(merchants[0], 8).fingerprint == models[1].fingerprint
+
+
+@pytest.mark.parametrize("reason", ["base", "shapes", "values", "size"])
+def test_an_adapter_that_does_not_fit_is_refused(reason: str, merchants: list[Adapter], tiny: Tiny) -> None:
+    """Made for another base, with a layer that this one lacks, overflowing in the compute dtype, or larger than the
+    memory beside the default adapter."""
+    served = tagger.load(str(tiny.base), tiny.adapter, "none", "float16", "cpu", adapter_bytes=2**18)
+    one = merchants[0]
+    served.check(one)
+    tensors = dict(one.tensors)
+    if reason == "base":
+        one = replace(one, card=replace(one.card, base_fingerprint="another"))
+    elif reason == "shapes":
+        tensors = {name.replace("layer.1", "layer.2"): tensor for name, tensor in tensors.items()}
+    elif reason == "values":
+        tensors = {name: tensor * 1e5 for name, tensor in tensors.items()}
+    else:
+        one = replace(one, rank=256)
+    with pytest.raises(AdapterError) as caught:
+        served.check(replace(one, tensors=tensors))
+    assert caught.value.reason == reason
+
+
+def test_an_adapter_without_finite_scores_fails_its_smoke_test(merchants: list[Adapter], tiny: Tiny) -> None:
+    """Finite weights are not enough; a good one passes, and neither keeps its slot."""
+    served = tagger.load(str(tiny.base), tiny.adapter, "none", device="cpu")
+    served.smoke(merchants[0])
+    huge = {name: tensor * 1e19 for name, tensor in merchants[0].tensors.items()}
+    wild = replace(merchants[0], tensors=huge, digest="wild")
+    served.check(wild)
+    with pytest.raises(AdapterError) as caught:
+        served.smoke(wild)
+    assert caught.value.reason == "smoke"
+    for adapter in (wild, *merchants):
+        slot = served.acquire(adapter)
+        assert slot
+        assert slot.references == 1
+
+
+def test_a_slot_that_nobody_holds_is_not_read(merchants: list[Adapter], tiny: Tiny) -> None:
+    """Its pages may be another merchant's by now: an error, never the wrong tags."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    slot = served.acquire(merchants[0])
+    assert slot
+    served.release(slot)
+    with pytest.raises(ValueError, match="without a reference"):
+        served.tag(served.prepare([Listing("m", "p", 1, "red shoe")]), [slot])
+
+
+def test_memory_for_no_adapter_stops_the_start(tiny: Tiny) -> None:
+    """The message names the setting."""
+    with pytest.raises(AdapterError, match="adapter_memory"):
+        tagger.load(str(tiny.base), tiny.adapter, device="cpu", adapter_bytes=1000)

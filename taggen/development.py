@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from taggen import batches, head, postprocess, windows
+from taggen.adapter import LabelType, TagType
 from taggen.base import Base
-from taggen.corpus import Label, Labelled, Span
+from taggen.corpus import Labelled, Span
 from taggen.evaluate import Score, counted
 from taggen.head import label_count
 from taggen.windows import Prepared, Window
@@ -39,10 +40,10 @@ class Development:
     """Labelled listings, tokenised once, and what a model in training reads in them: plain weights, no thresholds."""
 
     def __init__(
-        self, labelled: Sequence[Labelled], base: Base, tags: Sequence[str], labels: Sequence[Label] = ()
+        self, labelled: Sequence[Labelled], base: Base, tags: Sequence[TagType], labels: Sequence[LabelType] = ()
     ) -> None:
         self.labelled = labelled
-        self.label_targets = batches.label_targets(labelled, labels)
+        self.label_targets = batches.label_targets(labelled, [(label.name, label.value) for label in labels])
         self._prepared = windows.prepare([item.listing for item in labelled], base.tokenizer, base.special)
         self._special = base.special
         self._tags = tags
@@ -51,13 +52,13 @@ class Development:
         """Micro score of what the model reads: mentions, exact ones counted as right, and labels more probable than
         not."""
         scores = self.scores(model)
-        mentions = {(one.listing, one.mention): one.right for one in self.judge(self.read(scores))}
+        judged = self.judge(self.read(scores))
         known = self.label_targets >= 0
         found, right = (scores.labels > 0) & known, self.label_targets > 0
         return Score(
             sum(len(set(item.spans)) for item in self.labelled) + int(right.sum()),
-            len(mentions) + int(found.sum()),
-            sum(mentions.values()) + int((found & right).sum()),
+            len(judged) + int(found.sum()),
+            sum(one.right for one in judged) + int((found & right).sum()),
         )
 
     @torch.inference_mode()
@@ -92,16 +93,20 @@ class Development:
         return spans
 
     def judge(self, read: Sequence[Sequence[head.Span]]) -> list[Judged]:
-        """The spans that stand for a mention which can be told right or wrong, in order."""
+        """The spans that stand for a mention which can be told right or wrong, the surest one of each mention."""
         judged = []
         for index, (item, prepared, spans) in enumerate(zip(self.labelled, self._prepared, read, strict=True)):
-            located = [(span, self._mention(prepared, span)) for span in spans]
-            counting = counted(item, {mention for _, mention in located if mention is not None})
+            surest: dict[Span, head.Span] = {}
+            for span in sorted(spans, key=lambda span: span.confidence):
+                mention = self._mention(prepared, span)
+                if mention is not None:
+                    surest[mention] = span
+            counting = counted(item, set(surest))
             marked = set(item.spans)
             judged += [
                 Judged(index, span, mention, mention in marked)
-                for span, mention in located
-                if mention is not None and mention in counting
+                for mention, span in surest.items()
+                if mention in counting
             ]
         return judged
 
@@ -122,7 +127,7 @@ class Development:
         if located is None:
             return None
         place = located[1]
-        return Span(place.field, place.start, place.end, self._tags[span.tag - 1])
+        return Span(place.field, place.start, place.end, self._tags[span.tag - 1].name)
 
 
 def _kept(window: Window, row: Tensor) -> Tensor:

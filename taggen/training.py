@@ -133,7 +133,7 @@ def train(
         run.restore(state)
     augmenter = Augmenter(labelled)
     numbers = {name: number for number, name in enumerate(names, 1)}
-    development = Development(dev, base, names, pairs)
+    development = Development(dev, base, tags, labels)
     while not run.over:
         # Its chances follow from seed and epoch alone: a run that goes on has those of one that ran through.
         random_ = random.Random(f"{settings.seed}/{len(run.epochs)}")  # noqa: S311  variation, not secrets

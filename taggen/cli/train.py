@@ -1,7 +1,7 @@
 """`taggen train`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,9 @@ from taggen.cli.options import BaseOption, Threads
 from taggen.errors import TrainingError
 
 if TYPE_CHECKING:
+    from taggen.adapter import LabelType, TagType
+    from taggen.calibrate import Calibration
+    from taggen.corpus import Labelled
     from taggen.training import Epoch, Step
 
 
@@ -46,6 +49,12 @@ def train(
         str | None, typer.Option(help="Names of linear layers, or their ends, by comma.", show_default="all")
     ] = None,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.9, help="LoRA's own.")] = 0.0,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Of each tag on the held-out part, by its threshold.", show_default="best F1"
+        ),
+    ] = None,
     seed: int = 0,
     threads: Threads = 2,
 ) -> None:
@@ -53,6 +62,10 @@ def train(
 
     The same command goes on after it was killed, from the last epoch's checkpoint in OUT.
     """
+    if precision is not None and dev_share == 0:
+        raise typer.BadParameter(
+            "thresholds are tuned on the held-out part: --dev-share is 0", param_hint="--precision"
+        )
     if init is not None and (rank, alpha, targets) != (None, None, None):
         raise typer.BadParameter("rank, alpha and targets are those of the adapter", param_hint="--init")
     import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
@@ -60,7 +73,9 @@ def train(
     from taggen import adapter as adapters  # noqa: PLC0415
     from taggen import corpus, evaluate, tagger, trainable, training  # noqa: PLC0415
     from taggen.base import load_base  # noqa: PLC0415
+    from taggen.calibrate import calibrate  # noqa: PLC0415
     from taggen.checkpoint import Checkpoint  # noqa: PLC0415
+    from taggen.development import Development  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     with one_line_errors():
@@ -70,17 +85,16 @@ def train(
         if oa_mine is not None:
             labelled += corpus.read_any(oa_mine, corpus.OA_MINE)[0]
             files = [*files, oa_mine]
-        tag_set = tuple(adapters.TagType(tag, kind) for tag, kind in corpus.tag_set(labelled).items())
+        tags, labels = _types(labelled)
         taught, dev = corpus.split(labelled, dev_share, seed)
-        rank = rank or 32
         settings = training.Settings(
             epochs=epochs,
             patience=patience,
             batch_listings=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            rank=rank,
-            alpha=alpha or 2 * rank,
+            rank=rank or 32,
+            alpha=alpha or 2 * (rank or 32),
             targets=tuple(targets.split(",")) if targets else (),
             dropout=dropout,
             seed=seed,
@@ -90,34 +104,49 @@ def train(
         if init is not None:
             before = adapters.read(tagger.default_adapter() if init == "default" else Path(init))
             settings = training.continued(settings, before, base)
-        checkpoint = Checkpoint(out, training.describe(base, taught, tag_set, settings, dev, before))
+        checkpoint = Checkpoint(out, training.describe(base, taught, tags, settings, dev, before, labels))
         if checkpoint.load() is None and (out / adapters.CARD).exists():
             raise TrainingError(f"{out} holds a finished adapter: choose another --out")
         started = time.monotonic()
         with progress() as bar:
             show = _epochs(bar)
-            trained = training.train(base, taught, tag_set, settings, show, dev, before, checkpoint)
+            trained = training.train(base, taught, tags, settings, show, dev, before, checkpoint, labels)
         errors.print(f"{len(trained.epochs)} epochs in {(time.monotonic() - started) / 60:.1f} minutes")
+        calibration = None
+        if dev:
+            calibration = calibrate(trained.model, Development(dev, base, tags, labels), tags, labels, precision)
+            tags, labels = calibration.tags, calibration.labels
+            _print_calibration(calibration, len(dev))
         record = {
             **asdict(settings),
             "listings": len(taught),
             "dev_listings": len(dev),
             "epochs_run": len(trained.epochs),
             "epoch_kept": trained.kept,
+            "calibration": calibration.record() if calibration is not None else None,
             "files": {path.name: corpus.digest([path]) for path in files},
             "init": f"{before.card.name} {before.card.version} {before.digest}" if before is not None else None,
         }
-        card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tag_set, training=record)
+        card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tags, labels=labels, training=record)
         trainable.save(trained.model, card, out)
-        scored = dev if data else corpus.held_out()
-        if scored:
+        if scored := dev if data else corpus.held_out():
             taggings = evaluate.tag_all(tagger.load(base_model, out), scored)
             scores = evaluate.by_language(scored, taggings)
             replace(card, scores=evaluate.card(scores)).write(out)
+            _print_scores(
+                scores,
+                f"{name} {version}: what is found in {'the held-out part' if data else 'listings never seen'}, int8",
+            )
         checkpoint.remove()
-    if scored:
-        where = "the development part" if data else "listings never seen"
-        _print_scores(scores, f"{name} {version}: mentions found in {where}, int8")
+
+
+def _types(labelled: Sequence["Labelled"]) -> tuple[tuple["TagType", ...], tuple["LabelType", ...]]:
+    """The tags and listing-level labels that the listings call for."""
+    from taggen import corpus  # noqa: PLC0415  as in `train`
+    from taggen.adapter import LabelType, TagType  # noqa: PLC0415
+
+    tags = tuple(TagType(name, kind) for name, kind in corpus.tag_set(labelled).items())
+    return tags, tuple(LabelType(*label, kind) for label, kind in corpus.label_set(labelled).items())
 
 
 def _epochs(bar: Progress) -> Callable[["Step | Epoch"], None]:
@@ -134,6 +163,20 @@ def _epochs(bar: Progress) -> Callable[["Step | Epoch"], None]:
             bar.console.print(f"epoch {report.epoch}: loss {report.loss:.4f}{f1}")
 
     return show
+
+
+def _print_calibration(calibration: "Calibration", listings: int) -> None:
+    """What thresholds do on the development part."""
+    aim = "the best F1" if calibration.precision is None else f"a precision of {calibration.precision:g} of each tag"
+    table = Table("", title=f"thresholds for {aim}, on the {listings} listings held out", title_justify="left")
+    for column in ("temperature", "threshold", "precision", "recall", "F1"):
+        table.add_column(column, justify="right")
+    for name, quality in (("mentions", calibration.of_tags), ("labels", calibration.of_labels)):
+        if quality.plain.marked or quality.plain.found:
+            for threshold, score in (("0.5", quality.plain), ("tuned", quality.tuned)):
+                figures = (f"{100 * figure:.1f}" for figure in (score.precision, score.recall, score.f1))
+                table.add_row(name, f"{quality.temperature:.2f}", threshold, *figures)
+    errors.print(table)
 
 
 def _print_scores(scores: dict[str, dict[str, Any]], title: str) -> None:

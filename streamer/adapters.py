@@ -23,7 +23,6 @@ from streamer.codec import WorkerState
 from streamer.metrics import Metrics
 from streamer.pipeline import Served, Tagger, now_ms
 from streamer.routing import Route, RouteChange, Routing
-from streamer.settings import Settings
 from taggen.adapter import Adapter
 from taggen.admission import admit
 from taggen.errors import AdapterError, StoreUnavailable
@@ -38,7 +37,6 @@ LOADERS = 4  # threads; reading waits for the store or the disk
 SLOW_S = 10.0  # a load that takes longer counts as trouble, and goes on
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the other
 PRELOAD_S = 60.0
-PRELOAD_SHARE = 0.9  # of the cache: what is loaded first must not be out again when it is needed
 REMEMBERED_MODELS = 10_000
 
 log = structlog.get_logger(__name__)
@@ -131,7 +129,6 @@ class Adapters:
 
     def __init__(
         self,
-        settings: Settings,
         tagger: AdapterTagger,
         store: Store,
         base_fingerprint: str,
@@ -141,7 +138,6 @@ class Adapters:
         self.routing = Routing(base_fingerprint)
         self._tagger = tagger
         self._store = store
-        self._cache_bytes = settings.adapter_cache_bytes
         self._model_thread = model_thread
         self._metrics = metrics
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
@@ -225,17 +221,17 @@ class Adapters:
             self._load(version)
 
     async def preload(self) -> None:
-        """Load what the routes come to, the newest merchants first, as much as the memory takes, a minute at most.
+        """Load and try what the routes come to, for a minute at most: also more than the memory holds, for what was
+        tried once is back in no time.
 
         What is followed from here on are changes while the stream runs.
         """
         self._live = True
         merchants = deque(merchant for merchant, _ in self.routing.merchants())
-        enough = PRELOAD_SHARE * self._cache_bytes
 
         async def load_next() -> None:
-            while merchants and self._store.held < enough:
-                await self._settled(merchants.pop())
+            while merchants:
+                await self._settled(merchants.popleft())
 
         with suppress(TimeoutError):
             async with asyncio.timeout(PRELOAD_S):

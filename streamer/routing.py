@@ -97,29 +97,31 @@ _UNROUTED = MerchantRoute(0, (), None)
 class _Merchant:
     """A merchant's records: the state that they come to, and the last of them to come to it again without some."""
 
-    __slots__ = ("newest", "older", "recent", "state", "withheld")
+    __slots__ = ("newest", "recent", "state", "withheld")
 
     def __init__(self) -> None:
         self.newest = 0  # revision, of a record that is withheld too
-        self.older = _UNROUTED
-        self.recent: deque[RouteChange] = deque()
+        self.recent: deque[tuple[MerchantRoute, RouteChange]] = deque(maxlen=KEPT)  # each with the state before it
         self.withheld: frozenset[Reference] = frozenset()
         self.state = _UNROUTED
 
     def apply(self, change: RouteChange) -> None:
         self.newest = change.revision
-        self.recent.append(change)
-        if len(self.recent) > KEPT:
-            self.older = self._step(self.older, self.recent.popleft())
+        self.recent.append((self.state, change))
         self.state = self._step(self.state, change)
 
     def withhold(self, versions: frozenset[Reference]) -> None:
         self.withheld = versions
-        self.state = self.older.without(versions)
-        for change in self.recent:
+        changes = [change for _, change in self.recent]
+        self.state = (self.recent[0][0] if self.recent else self.state).without(versions)
+        self.recent.clear()
+        for change in changes:
+            self.recent.append((self.state, change))
             self.state = self._step(self.state, change)
 
     def _step(self, state: MerchantRoute, change: RouteChange) -> MerchantRoute:
+        if not self.withheld:
+            return state.after(change)
         if change.action == "assign" and change.adapter in self.withheld:
             return state
         return state.after(change).without(self.withheld)

@@ -186,7 +186,7 @@ class Worker:
         settings = self._settings
         store = Store(root, settings.adapter_cache_bytes)
         fingerprint = tagger.default.card.base_fingerprint
-        self._adapters = adapters = Adapters(settings, tagger, store, fingerprint, model_thread, self._metrics)
+        self._adapters = adapters = Adapters(tagger, store, fingerprint, model_thread, self._metrics)
         stack.callback(self._stop_loading, adapters)
         self._metrics.watch_slots(tagger.table)
         control = Control(settings, codec, adapters.follow)

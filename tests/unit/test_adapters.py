@@ -12,7 +12,6 @@ from streamer.adapters import FALLBACK, Adapters, Lease
 from streamer.metrics import Metrics
 from streamer.pipeline import Served
 from streamer.routing import Canary, RouteChange
-from streamer.settings import Settings
 from taggen.adapter import Card, TagType
 from taggen.errors import AdapterError, StoreUnavailable
 from taggen.listing import Listing
@@ -120,7 +119,6 @@ class Stage:
         self.store, self.tagger, self.metrics = FakeStore(cached), SlotTagger(slots), Metrics()
         self.reports: list[tuple[Any, ...]] = []
         self.adapters = Adapters(
-            Settings(),
             self.tagger,  # type: ignore[arg-type]
             self.store,  # type: ignore[arg-type]
             BASE,

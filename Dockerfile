@@ -18,14 +18,14 @@ COPY pyproject.toml requirements.txt ./
 FROM build AS build-cpu
 ENV UV_TORCH_BACKEND=cpu
 RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
-    --requirement pyproject.toml --extra s3
+    --requirement pyproject.toml --extra s3 --extra tracing
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
     && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"
 
 FROM build AS build-cuda
 RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
-    --requirement pyproject.toml --extra s3
+    --requirement pyproject.toml --extra s3 --extra tracing
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
     && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"

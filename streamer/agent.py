@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -25,11 +26,14 @@ from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, now_ms
+from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, Stage, now_ms
 from streamer.retry import restored
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from taggen.listing import Listing
+
+if TYPE_CHECKING:
+    from streamer.tracing import Tracing
 
 BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
 
@@ -81,6 +85,7 @@ class Row(NamedTuple):
 
     event: Any
     entry: Entry
+    read: float  # seconds since 1970
 
     @property
     def tokens(self) -> int:
@@ -95,10 +100,11 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A micro-batch on its way; `tagged` resolves to its outcomes and the seconds the model took."""
+    """A micro-batch on its way; `tagged` resolves to its outcomes and when the model made them."""
 
     rows: Sequence[Row]
-    tagged: asyncio.Future[tuple[list[Outcome], float]]
+    tagged: asyncio.Future[tuple[list[Outcome], Stage]]
+    formed: float  # seconds since 1970
     queue_s: float
     prepare_s: float
 
@@ -125,8 +131,9 @@ class TaggingAgent:
         metrics: Metrics,
         model_thread: ThreadPoolExecutor,
         adapters: Adapters | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
-        """`adapters` None: the default adapter serves everybody."""
+        """`adapters` None: the default adapter serves everybody. `tracing` None: nobody traces."""
         self.progress = Progress()
         self._settings = settings
         self._pipeline = pipeline
@@ -134,6 +141,7 @@ class TaggingAgent:
         self._metrics = metrics
         self._model_thread = model_thread
         self._adapters = adapters
+        self._tracing = tracing
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="stage")  # one prepares while one encodes
         self._guard = ShareGuard(settings.dead_letter_share, settings.dead_letter_window, settings.dead_letter_minimum)
 
@@ -187,11 +195,12 @@ class TaggingAgent:
         timer: asyncio.TimerHandle | None = None
         while True:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
+            read = time.time() - queue_s
             records = [self._record(event.message) for event in events]
-            entries, prepare_s = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
+            entries, prepare = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
             if self._adapters is not None:
                 self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
-            rows = deque(map(Row, events, entries))
+            rows = deque(Row(event, entry, read) for event, entry in zip(events, entries, strict=True))
             while True:
                 await permits.acquire()
                 batch = self._form(former, rows)
@@ -200,7 +209,7 @@ class TaggingAgent:
                 else:
                     taken, tagged = batch
                     stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in taken))
-                    batches.put_nowait(Batch(taken, tagged, queue_s, prepare_s))
+                    batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare.seconds))
                 if not rows and not former.full:
                     break
             intake.aside(len(former))
@@ -212,7 +221,7 @@ class TaggingAgent:
 
     def _form(
         self, former: Former[Row], rows: deque[Row]
-    ) -> tuple[list[Row], asyncio.Future[tuple[list[Outcome], float]]] | None:
+    ) -> tuple[list[Row], asyncio.Future[tuple[list[Outcome], Stage]]] | None:
         """Form a batch and hand it to the model's thread; None when no row can go.
 
         Its slots are held until that thread has finished with it, or will never begin.
@@ -227,7 +236,7 @@ class TaggingAgent:
             if not isinstance(entry, Job):
                 return row
             served = lease.serve(entry.listing, expired)
-            return None if served is None else Row(row.event, entry._replace(served=served))
+            return None if served is None else row._replace(entry=entry._replace(served=served))
 
         try:
             batch = former.form(rows, serve)
@@ -241,7 +250,7 @@ class TaggingAgent:
         future.add_done_callback(lambda _: lease.release())
         return batch, asyncio.wrap_future(future)
 
-    def _submit(self, batch: Sequence[Row]) -> Future[tuple[list[Outcome], float]]:
+    def _submit(self, batch: Sequence[Row]) -> Future[tuple[list[Outcome], Stage]]:
         return self._model_thread.submit(self._timed, self._pipeline.tag, [row.entry for row in batch])
 
     async def _finish(
@@ -255,15 +264,16 @@ class TaggingAgent:
         progress = self.progress
         while True:
             batch = await batches.get()
-            outcomes, model_s = await batch.tagged
-            outputs, encode_s = await loop.run_in_executor(self._threads, self._timed, self._pipeline.encode, outcomes)
+            outcomes, model = await batch.tagged
+            outputs, encode = await loop.run_in_executor(self._threads, self._timed, self._pipeline.encode, outcomes)
             for outcome in outcomes:
                 if isinstance(outcome, Rejected):
                     self._guard.record(outcome.reason, outcome.merchant_id)
                 else:
                     self._guard.record(None, outcome.listing.merchant_id)
             started = time.perf_counter()
-            await self._delivery.send(outputs)
+            with self._traced(batch, outputs, model) as outputs:
+                await self._delivery.send(outputs)
             deliver_s = time.perf_counter() - started
             for row in batch.rows:
                 offset = acknowledgements.finish(row.event)
@@ -273,23 +283,28 @@ class TaggingAgent:
             progress.last = time.monotonic()
             permits.release()
             changed()  # slots are free again
-            stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model_s}
-            self._report(batch, outputs, {**stages, "encode": encode_s, "deliver": deliver_s})
+            stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
+            self._report(batch, outputs, {**stages, "encode": encode.seconds, "deliver": deliver_s})
 
     def _record(self, message: Any) -> Record:
         record = _record(message)
         return restored(record) if message.topic == self._settings.retry_topic else record
 
-    def _timed(self, stage: Callable[[A], R], argument: A) -> tuple[R, float]:
+    def _traced(self, batch: Batch, outputs: list[Output], model: Stage) -> AbstractContextManager[list[Output]]:
+        if self._tracing is None:
+            return nullcontext(outputs)
+        return self._tracing.batch(outputs, [row.read for row in batch.rows], batch.formed, model)
+
+    def _timed(self, stage: Callable[[A], R], argument: A) -> tuple[R, Stage]:
         """Run one stage of the pipeline, in a thread; what is nobody's fault is tried again for a while.
 
-        Returns its result and the seconds it took.
+        Returns its result and when it was at work.
         """
-        started = time.perf_counter()
+        began, started = time.time(), time.perf_counter()
         pause_s = RETRY_FIRST_S
         while True:
             try:
-                return stage(argument), time.perf_counter() - started
+                return stage(argument), Stage(began, time.perf_counter() - started)
             except (RegistryUnavailable, DeviceError) as error:
                 if time.perf_counter() - started + pause_s > self._settings.broker_retry_s:
                     raise

@@ -128,7 +128,10 @@ def _fill(batch: BatchBuilder, outputs: Sequence[Output], at: int) -> int:
 
     Returns where the next batch begins; an output that is larger than a batch has one of its own.
     """
-    while at < len(outputs) and batch.append(timestamp=None, key=outputs[at].key, value=outputs[at].value) is not None:
+    while at < len(outputs):
+        output = outputs[at]
+        if batch.append(timestamp=None, key=output.key, value=output.value, headers=list(output.headers)) is None:
+            break
         at += 1
     batch.close()
     return at

@@ -123,6 +123,14 @@ class Output(NamedTuple):
     key: bytes | None
     value: bytes
     outcome: Outcome
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Stage(NamedTuple):
+    """When one stage was at work on a batch."""
+
+    began: float  # seconds since 1970
+    seconds: float
 
 
 def now_ms() -> int:

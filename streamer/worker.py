@@ -35,11 +35,13 @@ from taggen.errors import TaggenError
 
 if TYPE_CHECKING:
     from streamer.adapters import Adapters
+    from streamer.tracing import Tracing
 
 POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
 WATCH_S = 1.0
 PING_EVERY_S = 5.0
 FAILED, WRONG_SETTING = 1, 2  # exit codes
+TRACED_BY = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CRASH_DRAIN_S = 3.0  # to commit what is acknowledged and leave the group; nothing else is waited for
 
 log = structlog.get_logger(__name__)
@@ -155,6 +157,7 @@ class Worker:
         settings = self._settings
         loop = asyncio.get_running_loop()
         codec = Codec.from_settings(settings)
+        tracing = load_tracing()
         await loop.run_in_executor(None, codec.look_up_ids)
         tagger = self._tagger
         if tagger is None:
@@ -165,10 +168,13 @@ class Worker:
         delivery = Delivery(settings, max_output_bytes)
         stack.push_async_callback(delivery.stop)
         await delivery.start()
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
+            max_output_bytes -= tracing.header_bytes
         pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
         if settings.adapter_store is not None:
             await self._follow_adapters(stack, codec, tagger, settings.adapter_store, model_thread)
-        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread, self._adapters)
+        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread, self._adapters, tracing)
         self._app = build_app(settings, self._agent)
         self._metrics.watch_lag(self._lags)
         gc.collect()
@@ -302,6 +308,19 @@ def load_tagger(settings: Settings) -> Tagger:
         settings.generation,
         settings.adapter_memory,
     )
+
+
+def load_tracing() -> "Tracing | None":
+    """What makes traces, where OpenTelemetry's own variables ask for them; raises SettingsError."""
+    asked = [name for name in TRACED_BY if os.environ.get(name)]
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not asked or disabled or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    try:
+        from streamer import tracing  # noqa: PLC0415  an extra
+    except ImportError:
+        raise SettingsError(f"{asked[0]}: needs OpenTelemetry: pip install 'stream-taggen[tracing]'") from None
+    return tracing.from_environment()
 
 
 def run(settings: Settings, tagger: Tagger | None = None) -> int:

@@ -52,6 +52,9 @@ class AdapterTagger(Tagger, Protocol):
     def acquire(self, adapter: Adapter) -> Any | None:
         """A slot for the adapter, held until it is released; None when there is no room now."""
 
+    def acquire_resident(self, digest: str) -> Any | None:
+        """The slot of an adapter that is on the device, held as well; None when it is not."""
+
     def release(self, slot: Any) -> None:
         """Give it back; from any thread."""
 
@@ -179,8 +182,8 @@ class Adapters:
     def follow(self, change: RouteChange, timestamp: int) -> None:
         """Follow a record of the control topic, written at `timestamp` (milliseconds).
 
-        Of those before `preload`, only what they come to counts. After it, a version that is assigned takes over when
-        it is ready; a rollback or a retirement is in force at once.
+        Of those before `preload`, only what they come to counts. After it, a version that is new here takes over when
+        it is ready; all else is in force at once.
         """
         routing = self.routing
         merchant, reference, revision = change.merchant_id, change.adapter, change.revision
@@ -195,7 +198,7 @@ class Adapters:
             return
         log.info("route", merchant=merchant, revision=revision, action=change.action, adapter=str(reference))
         version = None if reference is None else self._version(merchant, reference)
-        if version is not None and change.action == "assign" and not self._in_memory(version):
+        if version is not None and change.action == "assign" and not version.admitted:
             routing.withhold(merchant, version.reference)
         else:
             self._certain[merchant] = revision
@@ -277,8 +280,10 @@ class Adapters:
             try:
                 model_s = await attempt
             except AdapterError as error:
-                self._refused(version, error)
-                return
+                if not version.admitted:
+                    self._refused(version, error)
+                    return
+                self._in_trouble(version, error.reason, str(error))  # the store does not give what it gave before
             except Exception as error:  # store, disk, device, or a bug of ours: nothing that it holds
                 reason = "store_unavailable" if isinstance(error, StoreUnavailable) else "failed"
                 self._in_trouble(version, reason, f"{type(error).__name__}: {error}")
@@ -309,8 +314,9 @@ class Adapters:
         if state.versions and state.versions[0] == reference:
             self._certain[merchant] = state.revision
         self._metrics.adapter_loads.labels("ready").inc()
-        if news:
+        if model_s:
             self._metrics.adapter_trial_seconds.observe(model_s)
+        if news or version.revisions:
             self._tell(version, "verified", model_ms=round(1000 * model_s, 1))
         version.revisions.clear()
         self._changed()
@@ -389,17 +395,34 @@ class Adapters:
         if route.reference is None:
             return self._hold(lease, self._tagger.default, route.revision)
         version = self._version(merchant, route.reference)
-        adapter = self._store.cached(route.reference) if version.state is State.READY else None
-        if adapter is not None:
-            served = self._hold(lease, adapter, route.revision)
-            if served is not None and self._used.get(merchant, 0) < route.revision:
-                self._used[merchant] = route.revision
-                lease.first.append((merchant, route.revision, route.reference))
-            return served
+        if version.state is State.READY:
+            served = self._resident(lease, route.reference.digest, route.revision)
+            if served is not None:
+                return served
+            adapter = self._store.cached(route.reference)
+            if adapter is not None:
+                served = self._hold(lease, adapter, route.revision)
+                if served is not None and self._used.get(merchant, 0) < route.revision:
+                    self._used[merchant] = route.revision
+                    lease.first.append((merchant, route.revision, route.reference))
+                return served
         self._load(version)
         if not expired and version.state is not State.RETRYING:
             return None
         return self._fall_back(lease, version, route)
+
+    def _resident(self, lease: "Lease", digest: str, revision: int) -> Served | None:
+        """Serve what is on the device and has served before: its files need not be in memory any more."""
+        model = self._models.get((digest, revision))
+        if model is None:
+            return None
+        slot = lease.slots.get(digest)
+        if slot is None:
+            slot = self._tagger.acquire_resident(digest)
+            if slot is None:
+                return None
+            lease.slots[digest] = slot
+        return Served(slot, model)
 
     def _fall_back(self, lease: "Lease", version: _Version, route: Route) -> Served | None:
         """The newest of the versions before that are in memory, else the default adapter; the event is flagged."""

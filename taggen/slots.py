@@ -7,7 +7,7 @@ stays until its pages are wanted, least recently used out first. The bookkeeping
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class SlotTable(Generic[T]):
         self._pinned = (0, 0)
         self._slots: dict[str, Slot[T]] = {}
         self._idle: OrderedDict[str, Slot[T]] = OrderedDict()  # without references, least recently used first
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -52,17 +52,24 @@ class SlotTable(Generic[T]):
         None when it is not there and does not fit beside what is in use now; then nothing has been evicted.
         """
         with self._lock:
-            slot = self._slots.get(digest)
+            slot = self.acquire_resident(digest)
             if slot is not None:
-                self._idle.pop(digest, None)
-                slot.references += 1
-                self.hits += 1
                 return slot
             if not self._make_room(pages, head_pages):
                 return None
             slot = Slot(digest, self._take(0, pages), self._take(1, head_pages), references=1)
             self._slots[digest] = slot
             self.loads += 1
+            return slot
+
+    def acquire_resident(self, digest: str) -> Slot[T] | None:
+        """Take a reference to the adapter's slot if it has one."""
+        with self._lock:
+            slot = self._slots.get(digest)
+            if slot is not None:
+                self._idle.pop(digest, None)
+                slot.references += 1
+                self.hits += 1
             return slot
 
     def release(self, slot: Slot[T]) -> None:

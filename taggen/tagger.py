@@ -143,6 +143,14 @@ class Tagger:
         """
         return self._model.acquire(adapter)
 
+    def acquire_resident(self, digest: str) -> AdapterSlot | None:
+        """The slot of an adapter that is in memory, with a reference to it; None when it is not."""
+        slot = self._model.table.acquire_resident(digest)
+        if slot is not None and slot.content is None:  # another thread is about to make it
+            self.release(slot)
+            return None
+        return slot
+
     def release(self, slot: AdapterSlot) -> None:
         """Give the reference back, once for each `acquire`."""
         self._model.table.release(slot)

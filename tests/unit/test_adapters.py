@@ -86,6 +86,7 @@ class SlotTagger(FakeTagger):
     def __init__(self, slots: int = 100) -> None:
         super().__init__()
         self.held: dict[str, int] = {}
+        self.resident: set[str] = set()  # said to be on the device, whoever holds them
         self._slots = slots
 
     def acquire(self, adapter: Any) -> str | None:
@@ -94,6 +95,12 @@ class SlotTagger(FakeTagger):
             return None
         self.held[adapter.digest] = self.held.get(adapter.digest, 0) + 1
         return str(adapter.digest)
+
+    def acquire_resident(self, digest: str) -> str | None:
+        if digest not in self.resident:
+            return None
+        self.held[digest] = self.held.get(digest, 0) + 1
+        return digest
 
     def release(self, slot: str) -> None:
         self.held[slot] -= 1
@@ -267,6 +274,36 @@ async def test_a_version_that_left_the_memory_is_waited_for(stage: Stage) -> Non
     stage.store.gone = {TWO}
     assert stage.serve() is None
     await stage.until(lambda: stage.tags_by(None, 2, (FALLBACK,)))
+
+
+async def test_a_version_on_the_device_needs_no_memory(stage: Stage) -> None:
+    """Once it has served, it serves on when its files have left the memory."""
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    stage.store.forget()
+    stage.tagger.resident.add(ONE.digest)
+    assert stage.tags_by(ONE, 1)
+    assert stage.tagger.held == {}
+    assert stage.store.loads == [ONE]
+
+
+async def test_a_record_names_a_known_version_again(stage: Stage) -> None:
+    """It is in force at once, be it out of memory: the revision does not go back while it is read again, and the record
+    is answered. Files that are not what they were before are trouble with the store, not a refusal."""
+    await stage.adapters.preload()
+    for reference in (ONE, TWO):
+        revision = stage.follow("assign", reference, Canary(1, "ramp"))
+        await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
+    stage.store.forget()
+    stage.store.broken = {TWO}
+    stage.follow("assign", TWO)
+    assert stage.serve() is None
+    await stage.until(lambda: stage.reported("retrying") == [3])
+    assert stage.tags_by(None, 3, (FALLBACK,))
+    stage.store.broken.clear()
+    await stage.until(lambda: stage.tags_by(TWO, 3))
+    assert stage.reported("verified") == [1, 2, 3]
 
 
 async def test_a_version_that_is_not_known_yet_names_no_revision(stage: Stage) -> None:

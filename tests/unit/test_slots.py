@@ -43,6 +43,17 @@ class Batches(RuleBasedStateMachine):
         self.held.append(slot)
         return slot
 
+    @rule(target=batches, number=strategies.integers(0, 30))
+    def form_of_what_is_there(self, number: int) -> object:
+        """A batch with an adapter that need not be read, if there is room for it already."""
+        there = str(number) in self.table
+        slot = self.table.acquire_resident(str(number))
+        assert (slot is not None) == there
+        if slot is None:
+            return multiple()
+        self.held.append(slot)
+        return slot
+
     @rule(slot=consumes(batches))
     def finish(self, slot: Slot[str]) -> None:
         """The device has finished."""

@@ -5,10 +5,13 @@ import itertools
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 
 from streamer.adapters import FALLBACK
 from streamer.codec import Codec, TagEvent
@@ -16,6 +19,7 @@ from streamer.routing import Canary, RouteChange, Routing
 from taggen import adapter
 from taggen.listing import Listing
 from taggen.reference import Reference
+from taggen.store import Store
 from taggen.tag import Tag
 from tests.merchants import Merchants, huge, other_content, pickled, truncated
 from tests.workers import CODEC, PATIENCE_S, Place, Stage
@@ -260,3 +264,92 @@ async def test_a_store_out_of_reach_of_one_worker(stage: Stage, tmp_path: Path) 
     shutil.copytree(merchants.store, mirror)
     await merchants.settled(change, workers=2)
     assert await served() == {("2", 2, ())}
+
+
+class Gate:
+    """A way to a server that can be shut: then connections are taken and nothing is answered, as by a server that is
+    overloaded. Opened again, those that waited are dropped."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.open = True
+        self._to = port
+        self._held: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> "Gate":
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.let_go()
+        self._server.close()
+
+    def let_go(self) -> None:
+        """Open, and drop what waits."""
+        self.open = True
+        for writer in self._held:
+            writer.transport.abort()
+        self._held.clear()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            self._held.append(writer)
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if not self.open:
+                    self._held.append(writer)
+                    return
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.mark.slow
+async def test_an_object_store_that_does_not_answer(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version before serves and the worker says what it waits for; when the store answers again the new version
+    takes over. A worker that waits for the store ends in time when it is told to."""
+    for name, value in {"ACCESS_KEY_ID": "none", "SECRET_ACCESS_KEY": "none", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    merchants = await Merchants.enter(stage, tmp_path)
+    published = Published(stage)
+    versions = [merchants.version("common", number) for number in (1, 2, 3)]
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        port = server.get_host_and_port()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        await asyncio.to_thread(_fill, [merchants.store / one.name / one.version for one in versions])
+        async with Gate(port) as gate:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
+            with stage.worker(adapter_store="s3://adapters/store") as worker:
+                await merchants.until(bool)
+                await merchants.settled(await merchants.send(MERCHANTS[0], "assign", versions[0]))
+                gate.open = False
+                change = await merchants.send(MERCHANTS[0], "assign", versions[1])
+                await merchants.settled(change, "retrying")
+                places = await published.publish([listing(MERCHANTS[0], number) for number in range(20)])
+                events = [event for [event] in (await published.events(places)).values()]
+                assert {event.model.version for event in events if event.model} == {"1"}
+                gate.let_go()
+                await merchants.settled(change)
+                gate.open = False
+                await merchants.settled(await merchants.send(MERCHANTS[0], "assign", versions[2]), "retrying")
+                worker.terminate()
+                assert await worker.exit_code(10) == 0
+    finally:
+        server.stop()
+
+
+def _fill(folders: Sequence[Path]) -> None:
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("adapters")
+    store = Store("s3://adapters/store")
+    for folder in folders:
+        store.put(folder)

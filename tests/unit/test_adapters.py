@@ -1,6 +1,7 @@
 """The merchants' adapters in a worker: when a route flips, what serves meanwhile, what is held for how long."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -315,6 +316,26 @@ async def test_a_version_that_is_not_known_yet_names_no_revision(stage: Stage) -
     assert stage.tags_by(None, 0, (FALLBACK,))
     stage.store.gone.clear()
     await stage.until(lambda: stage.tags_by(ONE, 1))
+
+
+async def test_a_store_that_does_not_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is trouble after a while, and no reason to begin again: the answer counts when it comes. A worker that ends
+    meanwhile is told that a thread is left."""
+    monkeypatch.setattr("streamer.adapters.SLOW_S", 0.01)
+    answer = threading.Event()
+    stage.store.gate = lambda: answer.wait(SOON_S) and None  # type: ignore[assignment]
+    await stage.adapters.preload()
+    stage.follow("assign", ONE)
+    await stage.until(lambda: stage.reported("retrying") == [1])
+    assert stage.tags_by(None, 0)
+    answer.set()
+    await stage.until(lambda: stage.tags_by(ONE, 1))
+    assert stage.store.loads == [ONE]
+    answer.clear()
+    stage.follow("assign", TWO)
+    await stage.until(lambda: stage.store.loads == [ONE, TWO])
+    assert not stage.adapters.close()
+    answer.set()
 
 
 async def test_void_and_foreign_records_do_nothing(stage: Stage) -> None:

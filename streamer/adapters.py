@@ -150,6 +150,7 @@ class Adapters:
         self._changed_at: dict[str, tuple[int, int]] = {}  # merchant → newest live record: revision, timestamp
         self._models: dict[tuple[str, int], Model] = {}
         self._leases: set[Lease] = set()
+        self._short_of_room = False  # some listing waits for a lease to end
         self._live = False
         self._report: Report | None = None
         self._read_to_end: Callable[[], Awaitable[None]] | None = None
@@ -445,7 +446,8 @@ class Adapters:
             slot = self._tagger.acquire(adapter)
             if slot is None:
                 if lease.slots or len(self._leases) > 1:
-                    return None  # there will be room when a batch is done
+                    self._short_of_room = True
+                    return None  # there will be some when a batch is done
                 log.error("adapter_too_large", adapter=adapter.card.name, version=adapter.card.version)
                 return self._hold(lease, self._tagger.default, revision, (FALLBACK,))
             lease.slots[adapter.digest] = slot
@@ -457,15 +459,19 @@ class Adapters:
             model = self._models[key] = self._tagger.model_of(adapter, revision)
         return Served(slot, model, flags)
 
-    def give_back(self, lease: "Lease") -> None:
-        """Release a lease's slots; from any thread."""
+    def give_back(self, lease: "Lease") -> bool:
+        """Release a lease's slots, from any thread; whether there were any."""
         slots, lease.slots = lease.slots, {}
         for slot in slots.values():
             self._tagger.release(slot)
         self._leases.discard(lease)
+        return bool(slots)
 
-    def tagged(self, first: Sequence[tuple[str, int, Reference]]) -> None:
-        """Say that these revisions have tagged their first listing."""
+    def released(self, first: Sequence[tuple[str, int, Reference]]) -> None:
+        """Let what waits for room go on, and say that these revisions have tagged their first listing."""
+        if self._short_of_room:
+            self._short_of_room = False
+            self._changed()
         for merchant, revision, reference in first:
             self._say("in_use", merchant, revision, reference)
             newest, timestamp = self._changed_at.get(merchant, (0, 0))
@@ -488,8 +494,8 @@ class Lease:
 
     def release(self) -> None:
         """Give the slots back; again: nothing. From any thread."""
-        self._adapters.give_back(self)
+        if not self._adapters.give_back(self):
+            return
         first, self.first = self.first, []
-        if first:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                self._loop.call_soon_threadsafe(self._adapters.tagged, first)
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._adapters.released, first)

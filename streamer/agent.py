@@ -154,17 +154,13 @@ class TaggingAgent:
         batches: asyncio.Queue[Batch] = asyncio.Queue()
         permits = asyncio.Semaphore(BATCHES_IN_HAND)
 
-        def changed() -> None:
-            if former:
-                intake.wake()
-
         if self._adapters is not None:
-            self._adapters.watch(changed)
+            self._adapters.watch(lambda: intake.wake() if former else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
                 tasks.create_task(self._batch(stream, intake, former, batches, permits), name="batch")
-                tasks.create_task(self._finish(batches, permits, acknowledgements, changed), name="finish")
+                tasks.create_task(self._finish(batches, permits, acknowledgements), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -258,7 +254,6 @@ class TaggingAgent:
         batches: asyncio.Queue[Batch],
         permits: asyncio.Semaphore,
         acknowledgements: Acknowledgements,
-        changed: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
         progress = self.progress
@@ -282,7 +277,6 @@ class TaggingAgent:
             progress.in_hand -= len(batch.rows)
             progress.last = time.monotonic()
             permits.release()
-            changed()  # slots are free again
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
             self._report(batch, outputs, {**stages, "encode": encode.seconds, "deliver": deliver_s})
 

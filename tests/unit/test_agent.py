@@ -18,7 +18,7 @@ from streamer.routing import RouteChange
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from taggen.reference import Reference
-from tests.unit.test_adapters import BASE, ONE, SOON_S, TWO, Stage
+from tests.unit.test_adapters import BASE, ONE, SOON_S, TWO, Stage, version
 
 CODEC = Codec()
 
@@ -171,6 +171,27 @@ async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ThreadPo
     await run.until(lambda: len(run.acknowledged) == 40)
     assert run.acknowledged == list(range(40))
     await run.cancel()
+
+
+async def test_rows_wait_for_room_on_the_device(model_thread: ThreadPoolExecutor) -> None:
+    """More adapters than slots: a batch holds no more than fit, the others' rows go when a batch is done."""
+    stage = Stage(model_thread, slots=1)
+    merchants = [f"merchant-{number}" for number in range(5)]
+    for number, merchant in enumerate(merchants, 1):
+        assign(stage, merchant, 1, version(number))
+    await stage.adapters.preload()
+    run = Run(stage, model_thread, adapter_wait_ms=0)
+    for number in range(40):
+        run.publish(merchants[number % 5], f"{number}")
+    await run.until(lambda: len(run.acknowledged) == 40)
+    assert {event.flags for event in run.written} == {()}
+    assert all(
+        event.model is not None and int(event.model.version) == 1 + merchants.index(event.merchant_id)
+        for event in run.written
+    )
+    assert stage.tagger.held == {}
+    await run.cancel()
+    stage.adapters.close()
 
 
 async def test_slots_are_given_back_when_the_device_fails(stage: Stage, model_thread: ThreadPoolExecutor) -> None:

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -40,3 +42,14 @@ def test_tagging() -> None:
     steps = result["outside_us"]
     assert_positive({step: steps[step] for step in ("decode", "text", "tokenise", "read", "post-process", "encode")})
     assert 0 <= result["padding"] < 1
+
+
+@pytest.mark.slow
+def test_adapters_stream() -> None:
+    """The figures of merchants' adapters in the running worker: swaps, their cost, the start, the control topic."""
+    result = quick("adapters_stream.py")
+    assert result["swap_ms"]["count"] == result["delay_ms"]["count"] == result["swaps"]
+    assert 0 < result["swap_ms"]["median"] <= result["swap_ms"]["p99"] <= result["swap_ms"]["highest"]
+    assert 0 <= result["fallback_share"] <= 1
+    assert result["capacity"] > 0
+    assert result["log_over_plain"] > 0

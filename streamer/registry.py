@@ -13,7 +13,7 @@ from streamer.errors import RegistryError, RegistryUnavailable, SettingsError
 
 TIMEOUT_S = 5.0  # to connect, and for each part of the answer
 # the codes in the registry's own 404; another 404 is a wrong URL or a proxy's
-SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND = 40401, 40402, 40403
+SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND, LEVEL_NOT_FOUND = 40401, 40402, 40403, 40408
 NO_REGISTRY = "what answers there is not a schema registry"
 _REFUSALS = {401, 403, 409, 422}  # credentials, or a schema that breaks the registry's rules: no use in a retry
 _MAX_REASON_CHARS = 500  # of the registry's own words
@@ -102,7 +102,7 @@ class Registry:
             try:
                 return str(self._client.get_compatibility(subject))
             except ClientError as error:
-                if error.http_code == 404 and "error_code" in error.server_traceback:
+                if error.server_traceback["error_code"] in (SUBJECT_NOT_FOUND, LEVEL_NOT_FOUND):
                     return None
                 raise
 

@@ -67,7 +67,7 @@ class Apicurio(BrokerProcess):
     """A registry on a free port of the loopback address, with Confluent's API at `url`. A start begins empty."""
 
     kind = "apicurio"
-    start_timeout_s = 60.0
+    start_timeout_s = 180.0  # 4 s on an idle machine
     stop_timeout_s = 15.0
 
     def __init__(self, folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -14,12 +15,16 @@ import pytest
 import schemas
 from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent
 from streamer.errors import DecodeError, RegistryError, RegistryUnavailable
+from streamer.mapping import EventMapping
 from streamer.registry import Registry
+from streamer.sample import check, events
 from taggen.listing import Listing
+from tests import debezium
 from tests.apicurio import Apicurio
 
 pytestmark = pytest.mark.registry
 
+DEBEZIUM = Path(__file__).parents[2] / "docs" / "examples" / "debezium.toml"
 JSON_SCHEMA = "http://json-schema.org/draft-07/schema#"
 LISTING = Listing("acme", "p-1", 3, "防水 boots", event_time=1_764_000_000_000, attributes={"color": "red"})
 EVENT = TagEvent("5f", "e", Coordinates("product-created", 0, 1), "acme", "p-1", 3, True, (), None, 1, ())
@@ -93,6 +98,18 @@ def test_reads_a_producer_that_is_ahead(registry: Apicurio, unique: Callable[[st
     body = BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(schema), content | {"image_urls": []})
     assert Codec(Registry(registry.url)).decode_listing(record(frame(schema_id, body.getvalue()))) == LISTING
+
+
+def test_a_frame_is_a_sample_for_a_mapping(registry: Apicurio, unique: Callable[[str], str], tmp_path: Path) -> None:
+    """`streamer map check` reads a record's value as it stands in Kafka, with the schema that its frame names."""
+    schema_id = register(registry, unique("theirs"), debezium.ENVELOPE)
+    sample = tmp_path / "value"
+    sample.write_bytes(frame(schema_id, debezium.change(9, "c", None, debezium.row(4, "Boots"))))
+    [event] = events(sample, Codec(Registry(registry.url)))
+    checked = check(EventMapping.load(DEBEZIUM), event)
+    assert checked.problem is None
+    assert (checked.record["merchant_id"], checked.record["title"]) == ("17", "Boots")
+    assert checked.empty == ["description", "image_urls"]
 
 
 def test_unknown_ids_are_poison(registry: Apicurio, unique: Callable[[str], str]) -> None:

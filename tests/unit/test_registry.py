@@ -54,7 +54,7 @@ def server() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(told.body.encode())
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_PUT = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -98,9 +98,15 @@ def test_a_registry_in_trouble_is_not_poison(server: Server, status: int, body: 
     Only refused credentials are RegistryError itself: a retry does not help.
     """
     server.status, server.body = status, body
-    codec = Codec(Registry(f"http://user:hunter2@127.0.0.1:{server.port}", timeout_s=0.2))
+    registry = Registry(f"http://user:hunter2@127.0.0.1:{server.port}", timeout_s=0.2)
+    codec = Codec(registry)
     began = time.monotonic()
-    for call in (lambda: codec.decode_listing(frame()), lambda: codec.encode_listing(LISTING)):
+    for call in (
+        lambda: codec.decode_listing(frame()),
+        lambda: codec.encode_listing(LISTING),
+        lambda: registry.compatible("s", {}),
+        lambda: registry.level("s"),
+    ):
         with pytest.raises(RegistryError, match=f"127.0.0.1:{server.port}") as caught:
             call()
         assert "hunter2" not in str(caught.value)

@@ -15,6 +15,7 @@ from tests.deployment import dockerfile
 from tests.deployment.contract import ROOT
 
 MERGED = ("bin", "sbin", "lib", "lib64")  # links into usr
+PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 # how this machine reaches package registries; a build elsewhere has its own way
 PASSED = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -25,6 +26,8 @@ def impossible() -> str | None:
         return "needs Linux and root"
     if sys.base_prefix == "/usr/local":
         return "this machine's Python is where the image's would be"
+    if f"/python{sys.version_info.major}.{sys.version_info.minor} " not in dockerfile.PATH.read_text(encoding="utf-8"):
+        return "the image has another Python"
     for program in ("unshare", "chroot", "setpriv"):
         if shutil.which(program) is None:
             return f"no {program} on the PATH"
@@ -46,7 +49,8 @@ class Root:
             elif Path("/", name).exists():
                 (folder / name).mkdir()
         subprocess.run(["cp", "-a", "/etc", folder], check=True)
-        subprocess.run([sys.executable, "-m", "venv", self._local], check=True)
+        self._local.mkdir()
+        self.run([PYTHON, "-m", "venv", "/usr/local"], {"PATH": dockerfile.BASE_PATH}, "/", "0:0")
 
     def command(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from safetensors.torch import load_file, save_file
 
 from streamer import topics
 from streamer.codec import AdapterStatus, route_key
@@ -50,10 +51,12 @@ class Merchants:
         await topics.ensure(wanted, bootstrap_servers=stage.broker.bootstrap)
         return cls(stage, store, adapter.read(sources[0]).card.base_fingerprint, sources)
 
-    def version(self, name: str, version: int, damage: Damage | None = None, **card_fields: object) -> Reference:
+    def version(
+        self, name: str, version: int, damage: Damage | None = None, spoil: Damage | None = None, **card_fields: object
+    ) -> Reference:
         """A version in the store: one of a few sets of weights, its tags named after the adapter, its card as told.
 
-        `damage` is done to the folder after its digest was taken.
+        `spoil` is done to the folder before its digest is taken, `damage` after it.
         """
         folder = self.store / name / str(version)
         shutil.copytree(self.sources[version % SEEDS], folder)
@@ -62,6 +65,8 @@ class Merchants:
         labels = tuple(replace(label, name=f"{name} {label.name}") for label in card.labels)
         own = {"name": name, "version": str(version), "tags": tags, "labels": labels}
         replace(card, **own | card_fields).write(folder)  # type: ignore[arg-type]
+        if spoil is not None:
+            spoil(folder)
         reference = Reference(name, str(version), adapter.digest(adapter.read_files(folder)))
         if damage is not None:
             damage(folder)
@@ -132,3 +137,10 @@ def huge(folder: Path) -> None:
 def pickled(folder: Path) -> None:
     """What torch.save writes."""
     (folder / adapter.TENSORS).write_bytes(b"PK\x03\x04\x80\x02cbuiltins\nexec\n.")
+
+
+def not_finite(folder: Path) -> None:
+    """One value that is none."""
+    tensors = load_file(folder / adapter.TENSORS)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, folder / adapter.TENSORS)

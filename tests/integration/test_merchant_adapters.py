@@ -21,7 +21,7 @@ from taggen.listing import Listing
 from taggen.reference import Reference
 from taggen.store import Store
 from taggen.tag import Tag
-from tests.merchants import Merchants, huge, other_content, pickled, truncated
+from tests.merchants import Merchants, huge, not_finite, other_content, pickled, truncated
 from tests.workers import CODEC, PATIENCE_S, Place, Stage
 
 MERCHANTS = tuple(f"merchant-{number}" for number in range(6))
@@ -131,7 +131,7 @@ async def test_each_merchant_has_its_own_tags(stage: Stage, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("events", "swaps"), [(900, 10), pytest.param(5_000, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+    ("events", "swaps"), [(500, 10), pytest.param(5_000, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
 async def test_swaps_under_load(stage: Stage, tmp_path: Path, events: int, swaps: int) -> None:
     """Assignments, canaries, rollbacks, retirements and refusals while events flow over two workers, one of which is
@@ -215,6 +215,7 @@ def plan(merchants: Merchants):
         yield merchants.version("foreign", next(versions), merchant="somebody-else"), "assign", "refused"
         yield merchants.version("common", next(versions)), "assign", "verified"
         yield merchants.version("other-base", next(versions), base_fingerprint="0" * 64), "assign", "refused"
+        yield merchants.version("nan", next(versions), spoil=not_finite), "assign", "refused"
 
 
 def check_route(event: TagEvent, changes: Sequence[RouteChange], refused: set[Reference], base: str) -> None:

@@ -21,7 +21,7 @@ from taggen.errors import AdapterError
 
 if TYPE_CHECKING:
     from streamer.codec import AdapterStatus
-    from streamer.release import Judgement
+    from streamer.judge import Judgement
     from streamer.rollout import AdapterLog, Entry, Step
     from streamer.settings import Settings
     from taggen.reference import Reference
@@ -98,24 +98,28 @@ async def _publish(
     timeout_s: float | None,
     report: "Report",
 ) -> None:
-    from streamer import release  # noqa: PLC0415  torch, seconds
+    from streamer.judge import judge  # noqa: PLC0415  torch, seconds
     from streamer.rollout import AdapterLog, Step, Workers  # noqa: PLC0415
     from streamer.worker import load_tagger  # noqa: PLC0415
     from taggen import corpus  # noqa: PLC0415
     from taggen.adapter import read  # noqa: PLC0415
+    from taggen.admission import admit  # noqa: PLC0415
+    from taggen.reference import Reference  # noqa: PLC0415
     from taggen.store import Store  # noqa: PLC0415
 
     if settings.adapter_store is None:
         raise SettingsError("STREAMER_ADAPTER_STORE: needed, a folder, s3://... or gs://... that the workers reach too")
     labelled = corpus.read_any(data)[0] if data else []
     store = Store(settings.adapter_store, settings.adapter_cache_bytes)
-    base = (await asyncio.to_thread(read, folder)).card.base_fingerprint
+    adapter = await asyncio.to_thread(read, folder)
+    reference = Reference(adapter.card.name, adapter.card.version, adapter.digest)
+    base = adapter.card.base_fingerprint
     async with AdapterLog(settings, merchant) as log, Workers(settings, merchant, base) as workers:
         with report.doing("Loading the base model"):
             tagger: Any = await asyncio.to_thread(load_tagger, settings)
         with report.doing("Checking"):
-            adapter, reference = await asyncio.to_thread(release.check, folder, merchant, tagger)
-        report.checked(reference, f"{len(adapter.card.tags)} tags, rank {adapter.rank}, {adapter.nbytes / 1e6:.1f} MB")
+            await asyncio.to_thread(admit, adapter, reference, merchant, tagger)
+        report.checked(reference, f"{len(adapter.card.tags)} tags, rank {adapter.rank}, {adapter.nbytes / 1e6:.2g} MB")
         state = log.merchant(base)
         if canary is not None and state.canary is None and reference in state.versions[:1]:
             raise InputError(f"{reference} serves all products of {merchant} already: a canary would take it from most")
@@ -123,12 +127,14 @@ async def _publish(
             serving = state.route(merchant, "", replay=True).reference
             with report.doing(f"Evaluating on {len(labelled)} listings"):
                 in_use = None if serving is None else await asyncio.to_thread(store.load, serving)
-                judgement = await asyncio.to_thread(release.judge, tagger, adapter, in_use, labelled, margin / 100)
+                judgement = await asyncio.to_thread(judge, tagger, adapter, in_use, labelled, margin / 100)
             report.judged(judgement)
             if judgement.worse:
                 return
         with report.doing("Storing"):
-            await asyncio.to_thread(store.put, folder)
+            stored = await asyncio.to_thread(store.put, folder)
+        if stored != reference:
+            raise AdapterError(f"{folder} was changed while it was checked", "digest")
         report.stored(f"{settings.adapter_store}/{reference.name}/{reference.version}", reference)
         chosen = None if canary is None else Canary(canary, f"{reference.name}/{reference.version}")
         step = Step("assign", reference, chosen)

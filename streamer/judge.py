@@ -1,16 +1,11 @@
-"""From a folder to a version that may be published: checked as each worker will check it, compared with what serves
-now, stored."""
+"""Whether a version is good enough to publish: compared with what serves now, on listings that somebody labelled."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from taggen import adapter as adapters
 from taggen import compare, evaluate
 from taggen.adapter import Adapter
-from taggen.admission import admit
 from taggen.corpus import Labelled
-from taggen.reference import Reference
 from taggen.tag import Tagging
 from taggen.tagger import Tagger
 
@@ -27,14 +22,6 @@ class Judgement(NamedTuple):
     in_use_f1: float
     difference: tuple[float, float]
     worse: bool
-
-
-def check(folder: Path, merchant_id: str, tagger: Tagger) -> tuple[Adapter, Reference]:
-    """Read an adapter folder and admit it for the merchant; raises AdapterError."""
-    adapter = adapters.read(folder)
-    reference = Reference(adapter.card.name, adapter.card.version, adapter.digest)
-    admit(adapter, reference, merchant_id, tagger)
-    return adapter, reference
 
 
 def judge(

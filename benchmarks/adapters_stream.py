@@ -253,7 +253,7 @@ async def measure_swaps(
         if one.merchant == merchant:
             first.setdefault(one.revision, one.at)
     delays = [first[revision] - at for revision, at in written.items() if revision in first]
-    trials = [line["model_ms"] for line in scene.logged("adapter_verified")[before:]]
+    trials = [line["model_ms"] for line in scene.logged("adapter_verified")[before:] if line["merchant"] == merchant]
     batches = [line["model_ms"] for line in scene.logged("batch")]
     return {"swap_ms": spread(delays), "delay_ms": spread(trials), "batch_ms": spread(batches)}
 

@@ -36,7 +36,6 @@ FALLBACK = "adapter_fallback"
 LOADERS = 4  # threads; reading waits for the store or the disk
 SLOW_S = 10.0  # a load that takes longer counts as trouble, and goes on
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the other
-PRELOAD_S = 60.0
 REMEMBERED_MODELS = 10_000
 
 log = structlog.get_logger(__name__)
@@ -144,6 +143,7 @@ class Adapters:
         self._model_thread = model_thread
         self._metrics = metrics
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
+        self._urgent_loaders = ThreadPoolExecutor(URGENT_LOADERS, thread_name_prefix="swap")
         self._versions: dict[tuple[str, Reference], _Version] = {}
         self._certain: dict[str, int] = {}  # merchant → newest revision that no refusal will take back
         self._used: dict[str, int] = {}  # merchant → newest revision that a listing was tagged by
@@ -177,7 +177,8 @@ class Adapters:
         tasks = [version.task for version in self._versions.values() if version.task and not version.task.done()]
         for task in tasks:
             task.cancel()
-        self._loaders.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._loaders, self._urgent_loaders):
+            threads.shutdown(wait=False, cancel_futures=True)
         return not tasks
 
     # records
@@ -226,9 +227,9 @@ class Adapters:
                 version.wanted.set()
             self._load(version)
 
-    async def preload(self) -> None:
-        """Load and try what the routes come to, for a minute at most: also more than the memory holds, for what was
-        tried once is back in no time.
+    async def preload(self, limit_s: float) -> None:
+        """Load and try what the routes come to, as much as there is time for: also more than the memory holds, for what
+        was tried once is back in no time.
 
         What is followed from here on are changes while the stream runs.
         """
@@ -240,7 +241,7 @@ class Adapters:
                 await self._settled(merchants.popleft())
 
         with suppress(TimeoutError):
-            async with asyncio.timeout(PRELOAD_S):
+            async with asyncio.timeout(limit_s):
                 await asyncio.gather(*(load_next() for _ in range(LOADERS)))
         log.info("adapters_loaded", merchants=len(self.routing), left_out=len(merchants), bytes=self._store.held)
 
@@ -276,7 +277,8 @@ class Adapters:
         loop = asyncio.get_running_loop()
         pause_s = RETRY_FIRST_S
         while True:
-            attempt = loop.run_in_executor(self._loaders, self._attempt, version)
+            threads = self._urgent_loaders if version.revisions else self._loaders
+            attempt = loop.run_in_executor(threads, self._attempt, version)
             if not self._asked:
                 self._answered = loop.time()
             self._asked += 1

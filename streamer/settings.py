@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     adapter_cache_bytes: Annotated[int, Field(ge=0)] = 512 * MIB  # of versions read, in host memory
     adapters_topic: Annotated[str, Field(min_length=1)] = "merchant-adapters"
     adapter_status_topic: Annotated[str, Field(min_length=1)] = "merchant-adapter-status"
+    adapter_preload_s: Annotated[float, Field(ge=0)] = 120.0  # for loading and trying versions before the first event
     adapter_wait_ms: Annotated[float, Field(ge=0)] = 200  # how long a listing waits for its merchant's adapter
 
     # micro-batches and queues

@@ -208,7 +208,7 @@ class Worker:
             merchants=len(adapters.routing),
             seconds=round(time.monotonic() - began, 2),
         )
-        await adapters.preload()
+        await adapters.preload(settings.adapter_preload_s)
         self._beside = [control.run, reporter.run]
 
     def _stop_loading(self, adapters: "Adapters") -> None:

@@ -191,7 +191,7 @@ def stage(model_thread):
 
 async def test_a_merchant_without_a_record_has_the_default_adapter(stage: Stage) -> None:
     """Revision 0 and no flag: nothing is missing."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     assert stage.tags_by(None, 0)
 
 
@@ -201,7 +201,7 @@ async def test_the_start_loads_what_the_log_comes_to(stage: Stage) -> None:
     stage.store.broken = {THREE}
     for reference in (ONE, TWO, THREE):
         stage.follow("assign", reference)
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     assert stage.store.loads == [THREE, TWO]
     assert stage.tags_by(TWO, 2)
     assert (stage.reported("refused"), stage.reported("verified")) == ([3], [2])
@@ -210,7 +210,7 @@ async def test_the_start_loads_what_the_log_comes_to(stage: Stage) -> None:
 async def test_a_route_flips_when_the_version_is_ready(stage: Stage) -> None:
     """Until then the version before serves, unflagged and by its own revision, and nobody waits; the first listing
     tagged by the new one is reported."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     assert stage.tags_by(None, 0)
     await stage.until(lambda: stage.tags_by(ONE, 1))
@@ -226,7 +226,7 @@ async def test_a_route_flips_when_the_version_is_ready(stage: Stage) -> None:
 
 async def test_a_refused_version_changes_nothing(stage: Stage) -> None:
     """The reason is reported, again for a record that names it again, and nothing is read a second time."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     await stage.until(lambda: stage.tags_by(ONE, 1))
     stage.store.broken = {TWO}
@@ -242,7 +242,7 @@ async def test_a_refused_version_changes_nothing(stage: Stage) -> None:
 async def test_a_rollback_and_a_retirement_are_in_force_at_once(stage: Stage) -> None:
     """Also while the version to go back to is not in memory: then listings wait for it, and those that have waited go
     by the default adapter, never by what was rolled back."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     for reference in (ONE, TWO):
         revision = stage.follow("assign", reference)
         await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
@@ -260,7 +260,7 @@ async def test_a_rollback_and_a_retirement_are_in_force_at_once(stage: Stage) ->
 async def test_a_version_that_left_the_memory_is_waited_for(stage: Stage) -> None:
     """Whoever has waited long enough goes by the version before, if that is in memory, flagged, under the revision of
     the route; trouble in the store is not waited for."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     for reference in (ONE, TWO):
         revision = stage.follow("assign", reference)
         await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
@@ -279,7 +279,7 @@ async def test_a_version_that_left_the_memory_is_waited_for(stage: Stage) -> Non
 
 async def test_a_version_on_the_device_needs_no_memory(stage: Stage) -> None:
     """Once it has served, it serves on when its files have left the memory."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     await stage.until(lambda: stage.tags_by(ONE, 1))
     stage.store.forget()
@@ -292,7 +292,7 @@ async def test_a_version_on_the_device_needs_no_memory(stage: Stage) -> None:
 async def test_a_record_names_a_known_version_again(stage: Stage) -> None:
     """It is in force at once, be it out of memory: the revision does not go back while it is read again, and the record
     is answered. Files that are not what they were before are trouble with the store, not a refusal."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     for reference in (ONE, TWO):
         revision = stage.follow("assign", reference, Canary(1, "ramp"))
         await stage.until(lambda reference=reference, revision=revision: stage.tags_by(reference, revision))
@@ -312,7 +312,7 @@ async def test_a_version_that_is_not_known_yet_names_no_revision(stage: Stage) -
     refused, and a merchant's revision never goes back."""
     stage.store.gone = {ONE}
     stage.follow("assign", ONE)
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     assert stage.tags_by(None, 0, (FALLBACK,))
     stage.store.gone.clear()
     await stage.until(lambda: stage.tags_by(ONE, 1))
@@ -324,7 +324,7 @@ async def test_a_store_that_does_not_answer(stage: Stage, monkeypatch: pytest.Mo
     monkeypatch.setattr("streamer.adapters.SLOW_S", 0.01)
     answer = threading.Event()
     stage.store.gate = lambda: answer.wait(SOON_S) and None  # type: ignore[assignment]
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     await stage.until(lambda: stage.reported("retrying") == [1])
     assert stage.tags_by(None, 0)
@@ -340,7 +340,7 @@ async def test_a_store_that_does_not_answer(stage: Stage, monkeypatch: pytest.Mo
 
 async def test_void_and_foreign_records_do_nothing(stage: Stage) -> None:
     """A revision that is taken, and a record for another base."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     await stage.until(lambda: stage.tags_by(ONE, 1))
     stage.adapters.follow(RouteChange("acme", BASE, 1, "assign", TWO, None, 0), 0)
@@ -351,7 +351,7 @@ async def test_void_and_foreign_records_do_nothing(stage: Stage) -> None:
 
 async def test_a_canary_serves_its_share(stage: Stage) -> None:
     """The others stay with the version before, under the canary's revision."""
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     stage.follow("assign", ONE)
     stage.follow("assign", TWO, Canary(0.5, "ramp"))
     await stage.until(lambda: any(served.model.version == "2" for served in map(_product(stage), range(20)) if served))
@@ -372,7 +372,7 @@ async def test_a_batch_holds_its_slots_until_it_is_released(model_thread: Thread
     stage = Stage(model_thread, slots=1)
     for merchant, reference in (("acme", ONE), ("globex", TWO)):
         stage.adapters.follow(RouteChange(merchant, BASE, 1, "assign", reference, None, 0), 0)
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     first, second = stage.adapters.lease(), stage.adapters.lease()
     assert first.serve(Listing("acme", "p", 1, "Boots"), False)
     assert first.serve(Listing("acme", "q", 1, "Boots"), False)

@@ -103,7 +103,7 @@ def model_thread():
 async def stage(model_thread):
     """Two merchants with a version each, acme's in memory, globex's behind a gate until it is opened."""
     stage = Stage(model_thread)
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     assign(stage, "acme", 1, ONE)
     await stage.until(lambda: stage.tags_by(ONE, 1))
     yield stage
@@ -179,7 +179,7 @@ async def test_rows_wait_for_room_on_the_device(model_thread: ThreadPoolExecutor
     merchants = [f"merchant-{number}" for number in range(5)]
     for number, merchant in enumerate(merchants, 1):
         assign(stage, merchant, 1, version(number))
-    await stage.adapters.preload()
+    await stage.adapters.preload(SOON_S)
     run = Run(stage, model_thread, adapter_wait_ms=0)
     for number in range(40):
         run.publish(merchants[number % 5], f"{number}")

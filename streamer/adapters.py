@@ -34,6 +34,7 @@ from taggen.tag import Model
 FALLBACK = "adapter_fallback"
 
 LOADERS = 4  # threads; reading waits for the store or the disk
+URGENT_LOADERS = 2  # more, for what a record names: a swap does not wait for the merchants that are cold
 SLOW_S = 10.0  # a load that takes longer counts as trouble, and goes on
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the other
 REMEMBERED_MODELS = 10_000

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamer.codec import Codec
 from streamer.connection import partitions, translated
-from streamer.errors import BrokerError, DecodeError, OffsetLost, RegistryError
+from streamer.errors import BrokerError, DecodeError, RegistryError
 from streamer.routing import RouteChange
 from streamer.settings import MIB, Settings
 
@@ -57,21 +57,22 @@ class Control:
                 await self._take(consumer)
 
     async def run(self) -> None:
-        """Follow what comes, without end. Raises OffsetLost when the topic no longer has what comes next."""
+        """Follow what comes, without end.
+
+        A topic that is gone, or was made anew with fewer records, stops nobody: what is known goes on serving, and the
+        log says so again and again. A worker that starts reads what there is.
+        """
         while True:
             if self._consumer is None:
                 raise BrokerError(f"{self._settings.adapters_topic}: not started")
             try:
                 await self._take(self._consumer)
-            except OffsetOutOfRangeError:
-                topic, number = self._partition
-                raise OffsetLost(topic, number, self.next_offset, self.next_offset + 1) from None
-            except (KafkaError, RegistryError) as error:
-                log.warning("control_not_readable", topic=self._partition.topic, error=type(error).__name__)
+            except KafkaError as error:
+                self._complain(error)
                 await asyncio.sleep(RETRY_S)
 
     async def up_to_date(self) -> None:
-        """Return when all records are followed that the topic holds now."""
+        """Return when all records are followed that the topic holds now; at once when there is no such topic now."""
         end = await self._end()
         while self.next_offset < end:
             self._moved.clear()
@@ -99,7 +100,7 @@ class Control:
             try:
                 return await asyncio.to_thread(self._decode, messages)
             except RegistryError as error:  # only it can tell what the records are; what serves goes on serving
-                log.warning("control_not_readable", topic=self._partition.topic, error=type(error).__name__)
+                self._complain(error)
                 await asyncio.sleep(RETRY_S)
 
     def _decode(self, messages: Sequence[Any]) -> list[RouteChange | None]:
@@ -128,14 +129,23 @@ class Control:
                 probe.assign([self._partition])
                 probe.seek(self._partition, self.next_offset)
                 while (end := probe.highwater(self._partition)) is None:
-                    await probe.getmany(self._partition, timeout_ms=POLL_MS, max_records=1)
+                    polled = await probe.getmany(self._partition, timeout_ms=POLL_MS, max_records=1)
+                    if not polled and self._partition.topic not in await probe.topics():
+                        log.error("control_topic_missing", topic=self._partition.topic)
+                        return 0
+            except OffsetOutOfRangeError:  # made anew; `run` complains
+                return 0
             except KafkaError as error:  # the worker's watchdog knows when it is too long
-                log.warning("control_not_readable", topic=self._partition.topic, error=type(error).__name__)
+                self._complain(error)
                 await asyncio.sleep(RETRY_S)
             else:
                 return int(end)
             finally:
                 await probe.stop()
+
+    def _complain(self, error: Exception) -> None:
+        topic, offset = self._partition.topic, self.next_offset
+        log.error("control_not_readable", topic=topic, offset=offset, error=type(error).__name__)
 
     def _new_consumer(self, wait_ms: int) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from structlog.testing import capture_logs
 
+from streamer import topics
 from streamer.broker import BrokerProcess
 from streamer.codec import Codec
 from streamer.control import Control
@@ -84,6 +86,31 @@ async def test_a_topic_that_cannot_be_one(broker: BrokerProcess, new_topic: NewT
         control = Control(settings(broker, topic), CODEC, lambda *_: None)
         with pytest.raises(error, match=words):
             await control.start()
+        await control.stop()
+
+
+async def test_a_topic_that_is_deleted_and_made_anew(broker: BrokerProcess, new_topic: NewTopic, write) -> None:
+    """Nobody waits for records that are no more: what is known stays known, and the log complains."""
+    if broker.kind == "tansu":
+        pytest.skip("the embedded broker answers for deleted topics")
+    topic = await new_topic("control")
+    await write(topic, *(CODEC.encode_route_change(record(revision)) for revision in (1, 2)))
+    followed: list[int] = []
+    control = Control(settings(broker, topic), CODEC, lambda change, _: followed.append(change.revision))
+    await control.start()
+    following = asyncio.create_task(control.run())
+    admin = AIOKafkaAdminClient(**client_options(broker))
+    await admin.start()
+    await admin.delete_topics([topic])
+    with capture_logs() as logs:
+        await asyncio.wait_for(control.up_to_date(), 30)
+        await topics.ensure([topics.adapters(topic)], **client_options(broker))
+        await asyncio.wait_for(control.up_to_date(), 30)
+    await admin.close()
+    assert {line["event"] for line in logs} <= {"control_topic_missing", "control_not_readable"}
+    assert logs
+    assert (followed, control.next_offset) == ([1, 2], 2)
+    with _ended(following):
         await control.stop()
 
 

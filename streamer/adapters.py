@@ -408,14 +408,13 @@ class Adapters:
         version = self._version(merchant, route.reference)
         if version.state is State.READY:
             served = self._resident(lease, route.reference.digest, route.revision)
-            if served is not None:
-                return served
-            adapter = self._store.cached(route.reference)
+            adapter = self._store.cached(route.reference) if served is None else None
             if adapter is not None:
                 served = self._hold(lease, adapter, route.revision)
-                if served is not None and self._used.get(merchant, 0) < route.revision:
-                    self._used[merchant] = route.revision
-                    lease.first.append((merchant, route.revision, route.reference))
+            if served is not None and not served.flags and self._used.get(merchant, 0) < route.revision:
+                self._used[merchant] = route.revision
+                lease.first.append((merchant, route.revision, route.reference))
+            if served is not None or adapter is not None:
                 return served
         self._load(version)
         if not expired and version.state is not State.RETRYING:

@@ -24,7 +24,6 @@ import typer
 from report import Figure, Neighbours, describe, machine, print_json, show
 from torch import Tensor, nn
 
-from streamer.batch import cut
 from streamer.codec import Codec, Record
 from streamer.pipeline import Pipeline, Tagged
 from streamer.settings import Settings
@@ -58,9 +57,15 @@ def sample(count: int) -> list[Listing]:
 
 def micro_batches(tagger: Tagger, listings: Sequence[Listing]) -> list[list[Prepared]]:
     """As the worker cuts them when there is enough to do."""
-    size = SETTINGS.batch_listings
-    parts = [listings[start : start + size] for start in range(0, len(listings), size)]
-    return [group for part in parts for group in cut(tagger.prepare(part), SETTINGS.batch_tokens)]
+    batches: list[list[Prepared]] = [[]]
+    room = SETTINGS.batch_tokens
+    for item in tagger.prepare(listings):
+        if batches[-1] and (len(batches[-1]) == SETTINGS.batch_listings or item.tokens > room):
+            batches.append([])
+            room = SETTINGS.batch_tokens
+        batches[-1].append(item)
+        room -= item.tokens
+    return batches
 
 
 @contextmanager
@@ -218,7 +223,7 @@ def steps(tagger: Tagger, listings: Sequence[Listing]) -> dict[str, float]:
     spent["rows"] = whole - spent["model"] - spent["read"] - spent["post-process"]
 
     tagged = zip(records, listings, taggings, strict=True)
-    outcomes = [Tagged(record, listing, False, tagging) for record, listing, tagging in tagged]
+    outcomes = [Tagged(record, listing, False, tagging, tagger.model) for record, listing, tagging in tagged]
     started = clock()
     pipeline.encode(outcomes)
     spent["encode"] = clock() - started

@@ -1,7 +1,8 @@
 """Whether confidences are to be believed: reliability, expected calibration error, precision against recall.
 
 All mentions that the head reads count here, those below their tags' thresholds too: where the threshold should lie is
-what one wants to see. The head reads a tag where it is more probable than any other and than none.
+what one wants to see. The head reads a tag where it is more probable than any other and than none. It reads a listing's
+label from a probability of `READ` on: the many that it is sure are not there would hide all others.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from taggen.corpus import Labelled
 from taggen.evaluate import Output, counted
 
 BINS = 10
+READ = 0.1
+PRECISION = 0.95  # what `coverage` asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A mention that the head read, its confidence in 0 to 1, and whether field, span and tag are right."""
+    """A mention or label that the head read under a tag's name, its confidence in 0 to 1, and whether it is right."""
 
     tag: str
     confidence: float
@@ -24,7 +27,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Mentions of confidence `low` to `high`: how many, their mean confidence, and the share that is right."""
+    """Mentions (and labels) of confidence `low` to `high`: how many, mean confidence, and the share that is right."""
 
     low: float
     high: float
@@ -44,6 +47,16 @@ def outcomes(labelled: Sequence[Labelled], outputs: Sequence[Output]) -> list[Ou
             if mention in taken
         ]
     return judged
+
+
+def label_outcomes(labelled: Sequence[Labelled], outputs: Sequence[Output]) -> list[Outcome]:
+    """Every label read in the labelled listings of whose name something is known there, judged."""
+    return [
+        Outcome(name, confidence, value in item.labels[name])
+        for item, output in zip(labelled, outputs, strict=True)
+        for (name, value), confidence in output.labels.items()
+        if name in item.labels and confidence >= READ
+    ]
 
 
 def reliability(judged: Sequence[Outcome], bins: int = BINS) -> list[Bin]:
@@ -90,3 +103,8 @@ def precision_recall(judged: Sequence[Outcome], marked: int) -> list[Point]:
         if number == len(ordered) or ordered[number].confidence < outcome.confidence:
             points.append(Point(outcome.confidence, right / number, right / marked if marked else 0.0))
     return points
+
+
+def coverage(curve: Sequence[Point], precision: float = PRECISION) -> float:
+    """The most recall there is at this precision, 0 if it is not reached: what could go out with no second look."""
+    return max((point.recall for point in curve if point.precision >= precision), default=0.0)

@@ -5,7 +5,7 @@ same listings, so that what is hard for both cancels out (Berg-Kirkpatrick et al
 95 % of the differences.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from taggen.confusion import Example, example, instead
 from taggen.corpus import Labelled, Span
-from taggen.evaluate import MICRO, counts, found
+from taggen.evaluate import MICRO, Counts, counts, found, label_counts
 from taggen.tag import Tagging
 
 RESAMPLES = 1000
@@ -34,21 +34,23 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Differences by tag, and over all tags under `micro`; marks that only the new adapter finds, and those that only
-    the old one finds, at most ten of each."""
+    """Differences by tag, and over all tags under `micro`; those of listings' labels by name in the same way, none
+    without labels; marks that only the new adapter finds, and those that only the old one finds, at most ten of each.
+    """
 
     differences: dict[str, Difference]
+    labels: dict[str, Difference]
     gained: tuple[Example, ...]
     lost: tuple[Example, ...]
 
     def worse(self, margin: float = MARGIN) -> bool:
-        """Whether the new adapter must not replace the old one, by micro F1.
+        """Whether the new adapter must not replace the old one, by micro F1 of mentions or of labels.
 
         It is worse when the loss is certain (the whole interval lies below 0) or too large to take the risk (more than
         `margin`), however few the listings that say so.
         """
-        micro = self.differences[MICRO]
-        return micro.high < 0 or micro.delta < -margin
+        micro = [some[MICRO] for some in (self.differences, self.labels) if some]
+        return any(one.high < 0 or one.delta < -margin for one in micro)
 
 
 def compare(
@@ -59,7 +61,25 @@ def compare(
     seed: int = 0,
 ) -> Comparison:
     """Compare two adapters' taggings of the same listings."""
-    names, both = _tables(labelled, new, old)
+    labels = {}
+    if any(item.labels for item in labelled):
+        labels = _differences(labelled, (new, old), label_counts, resamples, seed)
+    return Comparison(
+        _differences(labelled, (new, old), counts, resamples, seed),
+        labels,
+        _only(labelled, new, old),
+        _only(labelled, old, new),
+    )
+
+
+def _differences(
+    labelled: Sequence[Labelled],
+    taggings: Sequence[Sequence[Tagging]],
+    count: Callable[[Labelled, Tagging], Counts],
+    resamples: int,
+    seed: int,
+) -> dict[str, Difference]:
+    names, both = _tables(labelled, taggings, count)
     random = np.random.default_rng(seed)
     listings = len(labelled)
     deltas = []
@@ -70,14 +90,15 @@ def compare(
     low, high = np.percentile(np.concatenate(deltas), (2.5, 97.5), axis=0)
     whole = np.ones((1, listings))
     delta = (_f1(whole @ both[0]) - _f1(whole @ both[1]))[0]
-    differences = {name: Difference(float(delta[at]), float(low[at]), float(high[at])) for at, name in enumerate(names)}
-    return Comparison(differences, _only(labelled, new, old), _only(labelled, old, new))
+    return {name: Difference(float(delta[at]), float(low[at]), float(high[at])) for at, name in enumerate(names)}
 
 
-def _tables(labelled: Sequence[Labelled], *taggings: Sequence[Tagging]) -> tuple[list[str], list[NDArray[np.float64]]]:
+def _tables(
+    labelled: Sequence[Labelled], taggings: Sequence[Sequence[Tagging]], count: Callable[[Labelled, Tagging], Counts]
+) -> tuple[list[str], list[NDArray[np.float64]]]:
     """Tag names with `micro` first, and for each tagger its counts [listings, 2 * names]: first the mentions that are
     right, then those marked or found (F1 is twice the former over the latter)."""
-    counted = [[counts(item, tagging) for item, tagging in zip(labelled, some, strict=True)] for some in taggings]
+    counted = [[count(item, tagging) for item, tagging in zip(labelled, some, strict=True)] for some in taggings]
     seen = {tag for some in counted for marked, mentions, _ in some for tag in (*marked, *mentions)}
     names = [MICRO, *sorted(seen)]
     tables = []

@@ -1,8 +1,9 @@
-"""How good tags are: precision, recall and F1 over marked mentions, exact and partial.
+"""How good tags are: precision, recall and F1 over marked mentions, exact and partial, and over listings' labels.
 
 A mention is a span of a field under a tag. It is found exactly when field, span and tag are right; it is found in part
 when field and tag are right and the spans overlap, each found mention standing for one marked one at most.
 In a partial listing only those found mentions count that touch a mark: nobody knows whether the others are right.
+A listing's labels are scored apart from mentions, by name and value, for the names of which the listing says something.
 """
 
 from collections import Counter
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from taggen import head, postprocess
-from taggen.corpus import Labelled, Span
+from taggen.corpus import Label, Labelled, Span
 from taggen.tag import Tagging
 from taggen.tagger import Tagger
 from taggen.windows import Prepared
 
 MICRO = "micro"
+
+Counts = tuple[Counter[str], Counter[str], Counter[str]]  # what there is, what was found, and what is right, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What came out for a listing: its tags, and all mentions that the head reads, with their confidences: those below
-    their tags' thresholds too."""
+    """What came out for a listing: its tags, and with their confidences all mentions that the head reads and all labels
+    that it knows: those below their thresholds too."""
 
     tagging: Tagging
     mentions: Mapping[Span, float]
+    labels: Mapping[Label, float]
 
 
 def read_all(
@@ -69,10 +73,13 @@ def read_all(
 ) -> list[Output]:
     """Run the tagger over a labelled set, in order."""
     outputs: list[Output] = []
+    labels = [(label.name, label.value) for label in tagger.card.labels]
     for at in range(0, len(labelled), batch_listings):
         prepared = tagger.prepare([item.listing for item in labelled[at : at + batch_listings]])
         for listing, answer in zip(prepared, tagger.read(prepared), strict=True):
-            outputs.append(Output(tagger.finish(listing, answer), _mentions(tagger, listing, answer.spans)))
+            mentions = _mentions(tagger, listing, answer.spans)
+            of_labels = dict(zip(labels, answer.labels, strict=True))
+            outputs.append(Output(tagger.finish(listing, answer), mentions, of_labels))
         progress(len(outputs))
     return outputs
 
@@ -135,7 +142,7 @@ def pairs(marked: Iterable[Span], mentions: Iterable[Span]) -> list[tuple[Span, 
     return paired
 
 
-def counts(item: Labelled, tagging: Tagging, partial: bool = False) -> tuple[Counter[str], Counter[str], Counter[str]]:
+def counts(item: Labelled, tagging: Tagging, partial: bool = False) -> Counts:
     """Mentions marked, found and right in one listing, by tag."""
     marked, mentions = set(item.spans), found(item, tagging)
     right = {one for one, _ in pairs(marked, mentions)} if partial else marked & mentions
@@ -143,15 +150,33 @@ def counts(item: Labelled, tagging: Tagging, partial: bool = False) -> tuple[Cou
     return by_tag[0], by_tag[1], by_tag[2]
 
 
+def label_counts(item: Labelled, tagging: Tagging) -> Counts:
+    """Labels that one listing has, that were found, and that are right, by name; only names that it knows of."""
+    has = {(name, value) for name, values in item.labels.items() for value in values}
+    found_ = {(tag.name, tag.normalized) for tag in tagging.tags if tag.name in item.labels}
+    by_name = [Counter(name for name, _ in some) for some in (has, found_, has & found_)]
+    return by_name[0], by_name[1], by_name[2]
+
+
 def score(labelled: Sequence[Labelled], taggings: Sequence[Tagging], partial: bool = False) -> dict[str, Score]:
     """Scores by tag name, and over all tags under the name `micro`; `partial` counts overlaps as right."""
-    marked: Counter[str] = Counter()
-    mentions: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    for item, tagging in zip(labelled, taggings, strict=True):
-        for counter, more in zip((marked, mentions, right), counts(item, tagging, partial), strict=True):
+    return _score(counts(item, tagging, partial) for item, tagging in zip(labelled, taggings, strict=True))
+
+
+def label_score(labelled: Sequence[Labelled], taggings: Sequence[Tagging]) -> dict[str, Score]:
+    """Scores of listings' labels by name, and over all under `micro`; none where no listing has any."""
+    if not any(item.labels for item in labelled):
+        return {}
+    return _score(label_counts(item, tagging) for item, tagging in zip(labelled, taggings, strict=True))
+
+
+def _score(counted_: Iterable[Counts]) -> dict[str, Score]:
+    sums: Counts = (Counter(), Counter(), Counter())
+    for its in counted_:
+        for counter, more in zip(sums, its, strict=True):
             counter.update(more)
             counter[MICRO] += more.total()
+    marked, mentions, right = sums
     return {
         name: Score(marked[name], mentions[name], right[name])
         for name in sorted({MICRO} | marked.keys() | mentions.keys())

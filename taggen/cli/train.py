@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from taggen.adapter import LabelType, TagType
     from taggen.calibrate import Calibration
     from taggen.corpus import Labelled
+    from taggen.scorecard import Scorecard
     from taggen.training import Epoch, Step
 
 
@@ -71,7 +73,7 @@ def train(
     import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
 
     from taggen import adapter as adapters  # noqa: PLC0415
-    from taggen import corpus, evaluate, tagger, trainable, training  # noqa: PLC0415
+    from taggen import corpus, scorecard, tagger, trainable, training  # noqa: PLC0415
     from taggen.base import load_base  # noqa: PLC0415
     from taggen.calibrate import calibrate  # noqa: PLC0415
     from taggen.checkpoint import Checkpoint  # noqa: PLC0415
@@ -130,9 +132,8 @@ def train(
         card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tags, labels=labels, training=record)
         trainable.save(trained.model, card, out)
         if scored := dev if data else corpus.held_out():
-            taggings = evaluate.tag_all(tagger.load(base_model, out), scored)
-            scores = evaluate.by_language(scored, taggings)
-            replace(card, scores=evaluate.card(scores)).write(out)
+            scores, _ = scorecard.run(tagger.load(base_model, out), scored)
+            replace(card, scores=scores.summary()).write(out)
             _print_scores(
                 scores,
                 f"{name} {version}: what is found in {'the held-out part' if data else 'listings never seen'}, int8",
@@ -179,11 +180,13 @@ def _print_calibration(calibration: "Calibration", listings: int) -> None:
     errors.print(table)
 
 
-def _print_scores(scores: dict[str, dict[str, Any]], title: str) -> None:
+def _print_scores(scores: "Scorecard", title: str) -> None:
     table = Table("tag", title=title)
-    for language in scores:
+    for language in scores.languages:
         table.add_column(f"{language} F1", justify="right")
-    for tag_name in scores["all"]:
-        row = (by_tag.get(tag_name) for by_tag in scores.values())
-        table.add_row(tag_name, *(f"{100 * score.f1:.1f}" if score else "" for score in row))
+    for tag_name in scores.languages["all"]:
+        row = (by_tag.get(tag_name) for by_tag in scores.languages.values())
+        table.add_row(escape(tag_name), *(f"{100 * score.f1:.1f}" if score else "" for score in row))
+    for label, score in scores.labels.items():
+        table.add_row(f"labels: {escape(label)}", f"{100 * score.f1:.1f}")
     Console().print(table)

@@ -40,6 +40,33 @@ def test_the_figures_follow_from_the_counts() -> None:
     assert evaluate.card({"en": {"micro": Score(1, 1, 1)}})["en"]["micro"]["f1"] == 100.0
 
 
+def test_labels_are_scored_by_name_where_something_is_known() -> None:
+    """A value found that the listing does not have is wrong; of a name that it says nothing of, nothing is scored."""
+    listing = Listing("m", "p", 1, "shoe")
+    items = [
+        Labelled(listing, (), labels={"use": ("home", "work"), "kind": ()}),
+        Labelled(listing, (), labels={"use": ("gift",)}),
+        Labelled(listing, ()),
+    ]
+    tags = [Tag(name, value, value, 0.9, "attribute", ()) for name, value in (("use", "home"), ("kind", "clog"))]
+    assert evaluate.label_score(items, [Tagging(tuple(tags))] * 3) == {
+        "kind": Score(0, 1, 0),
+        "use": Score(3, 2, 1),
+        "micro": Score(3, 3, 1),
+    }
+    assert evaluate.label_score(items[2:], [Tagging(())]) == {}
+
+
+def test_what_is_read_includes_every_label(tiny: Tiny) -> None:
+    """With its probability, whatever the threshold; a tag is one that reaches it."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    outputs = evaluate.read_all(served, corpus.held_out()[:5])
+    for output in outputs:
+        assert output.labels.keys() == {("use", "garden"), ("use", "travel")}
+        kept = {(tag.name, tag.normalized): tag.confidence for tag in output.tagging.tags if not tag.evidence}
+        assert kept == {label: sure for label, sure in output.labels.items() if sure >= 0.5}
+
+
 def test_all_listings_are_tagged_in_their_order(tiny: Tiny) -> None:
     """Whatever the size of the batches."""
     served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")

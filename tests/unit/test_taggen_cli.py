@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,14 @@ def test_a_message_keeps_its_brackets(tiny: Tiny, tmp_path: Path) -> None:
     assert f"{tmp_path}/[red]x" in result.stderr
 
 
-def rows(count: int) -> list[dict[str, str]]:
+def rows(count: int) -> list[dict[str, object]]:
     """Marked listings, all different."""
     marked = "<brand>Nike</brand> <color>red</color> shoe"
-    return [{"id": str(n), "merchant_id": "m", "title": f"{marked} {n}", "locale": "en"} for n in range(count)]
+    labels = {"category": "shoes"}
+    return [
+        {"id": str(n), "merchant_id": "m", "title": f"{marked} {n}", "locale": "en", "labels": labels}
+        for n in range(count)
+    ]
 
 
 def train(tiny: Tiny, folder: Path, *options: object, count: int = 4) -> Result:
@@ -136,7 +141,9 @@ def test_an_adapter_is_trained_scored_and_served(tiny: Tiny, tmp_path: Path) -> 
     training = card["training"]
     assert (training["listings"], training["dev_listings"], training["epoch_kept"], training["init"]) == (9, 1, 1, None)
     assert training["files"].keys() == {"data.jsonl"}
-    assert card["scores"].keys() == {"all", "en"}
+    assert [(label["name"], label["value"]) for label in card["labels"]] == [("category", "shoes")]
+    assert card["scores"].keys() == {"all", "en", "labels", "coverage"}
+    assert card["scores"]["labels"]["category"]["marked"] == 1
     assert card["scores"]["all"]["micro"]["marked"] == 2
     assert not (out / "checkpoint").exists()
     served = run("tag", "-", "--base-model", tiny.base, "--adapter", out, lines=jsonl(*LINES))
@@ -249,7 +256,8 @@ def test_an_evaluation_is_written_drawn_and_gated(tiny: Tiny, tmp_path: Path) ->
             for one in tagging.tags
             for place in one.evidence
         ]
-        rows.append({"title": listing.title, "spans": spans})
+        uses = [one.normalized for one in tagging.tags if not one.evidence]
+        rows.append({"title": listing.title, "spans": spans, "labels": {"use": uses}})
     assert any(row["spans"] for row in rows)
     data = tmp_path / "gold.jsonl"
     data.write_bytes(jsonl(*rows))
@@ -265,7 +273,8 @@ def test_an_evaluation_is_written_drawn_and_gated(tiny: Tiny, tmp_path: Path) ->
     result = run("evaluate", tiny.adapter, data, "--json", "--picture", tmp_path / "scores.png", *base)
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
-    assert content["exact"]["micro"]["f1"] == 100.0
+    assert content["exact"]["micro"]["f1"] == content["labels"]["micro"]["f1"] == 100.0
+    assert content["coverage"] == {"precision": 0.95, "mentions": 100.0, "labels": 100.0}
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
     assert run("evaluate", tiny.adapter, data, "--compare", tiny.adapter, "--gate", *base).exit_code == 0
@@ -273,3 +282,34 @@ def test_an_evaluation_is_written_drawn_and_gated(tiny: Tiny, tmp_path: Path) ->
     assert worse.exit_code == 1
     for confusion in json.loads(worse.stdout)["worst"]:
         assert confusion["taken_for"] == {"nothing": confusion["missed"]}
+    comparison = json.loads(worse.stdout)["comparison"]
+    assert comparison["differences"]["micro"]["delta"] < 0 == comparison["labels"]["micro"]["delta"]
+
+
+def test_a_loss_of_labels_alone_closes_the_gate(tiny: Tiny, tmp_path: Path) -> None:
+    """The tables say by how much, and which labels the adapter does not have."""
+    deaf = Path(shutil.copytree(tiny.adapter, tmp_path / "deaf"))
+    card = json.loads((deaf / "tagger.json").read_text())
+    card["labels"] = [one | {"threshold": 1.0} for one in card["labels"]]
+    (deaf / "tagger.json").write_text(json.dumps(card))
+    data = tmp_path / "gold.jsonl"
+    uses = {"use": ["garden", "travel", "sport"]}
+    data.write_bytes(jsonl(*({"title": f"red shoe {number}", "labels": uses} for number in range(8))))
+    result = run("evaluate", deaf, data, "--compare", tiny.adapter, "--gate", "--base-model", tiny.base, "--threads", 1)
+    assert result.exit_code == 1
+    assert "In the data but not in the adapter, counted as missed: use = sport" in result.stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
+    assert ["use", "24", "0", "0.0", "0.0", "0.0"] in rows
+    (use,) = [row for row in rows if len(row) == 4 and row[0] == "use"]
+    assert float(use[1]) < 0
+
+
+def test_a_target_of_precision_is_told_with_its_cost(tiny: Tiny, tmp_path: Path) -> None:
+    """`taggen train --precision` writes thresholds into the card and shows what they do; it needs listings held out."""
+    result = train(tiny, tmp_path, "--precision", 0.9, "--dev-share", 0.3, count=10)
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stderr.split())
+    assert "thresholds for a precision of 0.9 of each tag, on the 3 listings held out" in told
+    card = json.loads((tmp_path / "mine" / "tagger.json").read_text())
+    assert card["training"]["calibration"]["precision_target"] == 0.9
+    assert train(tiny, tmp_path / "x", "--precision", 0.9, "--dev-share", 0).exit_code == 2

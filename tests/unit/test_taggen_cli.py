@@ -312,4 +312,4 @@ def test_a_target_of_precision_is_told_with_its_cost(tiny: Tiny, tmp_path: Path)
     assert "thresholds for a precision of 0.9 of each tag, on the 3 listings held out" in told
     card = json.loads((tmp_path / "mine" / "tagger.json").read_text())
     assert card["training"]["calibration"]["precision_target"] == 0.9
-    assert train(tiny, tmp_path / "x", "--precision", 0.9, "--dev-share", 0).exit_code == 2
+    assert train(tiny, tmp_path, "--precision", 0.9, "--dev-share", 0, "--out", tmp_path / "x").exit_code == 2

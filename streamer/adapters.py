@@ -207,6 +207,8 @@ class Adapters:
             routing.withhold(merchant, version.reference)
         else:
             self._certain[merchant] = revision
+            if version is not None and version.state is not State.REFUSED:
+                routing.release(merchant, version.reference)
         routing.apply(change)
         self._changed_at[merchant] = revision, timestamp
         if version is None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamer.adapters import FALLBACK, Adapters, Lease
 from streamer.metrics import Metrics
 from streamer.pipeline import Served
-from streamer.routing import Canary, RouteChange
+from streamer.routing import Canary, RouteChange, Routing
 from taggen.adapter import Card, TagType
 from taggen.errors import AdapterError, StoreUnavailable
 from taggen.listing import Listing
@@ -364,6 +366,82 @@ async def test_a_canary_serves_its_share(stage: Stage) -> None:
 
 def _product(stage: Stage) -> Callable[[int], Served | None]:
     return lambda number: stage.serve(product=f"p{number}")
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.sampled_from(["assign", "assign", "rollback"]), st.integers(1, 4)),
+    st.tuples(
+        st.sampled_from(["away", "back", "retire", "wait", "forget", "serve", "serve", "serve late"]), st.just(0)
+    ),
+)
+
+
+@given(st.lists(OPERATIONS, max_size=25), st.sets(st.integers(1, 4), max_size=2), st.integers(0, 6))
+def test_whatever_happens_a_merchant_is_served_by_its_log(
+    operations: list[tuple[str, int]], broken: set[int], before: int
+) -> None:
+    """Records before and after the start, a store that comes and goes, versions that leave the memory, broken ones: the
+    revision never goes back; what is not flagged is what the log comes to at that revision, without the broken versions
+    and those that are not ready; in the end all of the log is in force."""
+
+    async def run() -> None:
+        stage.store.broken = {version(number) for number in broken}
+        newest = 0
+        for place, (name, number) in enumerate([*operations, ("back", 0), ("serve", 0)]):
+            if place == min(before, len(operations)):
+                await stage.adapters.preload(SOON_S)
+            live = place >= min(before, len(operations))
+            if name in ("assign", "rollback"):
+                log.append((name, version(number)))
+                stage.follow(*log[-1])
+            elif name == "retire":
+                log.append((name, None))
+                stage.follow(*log[-1])
+            elif name in ("away", "back"):
+                stage.store.gone = {version(number) for number in range(1, 5)} if name == "away" else set()
+            elif name == "forget":
+                stage.store.forget()
+            elif name == "wait":
+                await asyncio.sleep(0.005)
+            elif live and (served := stage.serve(expired=name == "serve late")) is not None:
+                assert served.model.revision >= newest
+                newest = served.model.revision
+                check(served, newest)
+        await stage.until(lambda: settled(stage.serve()))
+        stage.adapters.close()
+
+    def fold(revision: int, without: set[Reference]) -> Routing:
+        routing = Routing(BASE)
+        for reference in without:
+            routing.withhold("acme", reference)
+        for number, (action, reference) in enumerate(log[:revision], 1):
+            routing.apply(RouteChange("acme", BASE, number, action, reference, None, 0))  # type: ignore[arg-type]
+        return routing
+
+    def check(served: Served, revision: int) -> None:
+        pending = set(stage.adapters.routing._known("acme").withheld)
+        route = fold(revision, stage.store.broken | pending).route("acme", "p")
+        if not served.flags:
+            assert route.revision == revision
+            assert served.model.version == (route.reference.version if route.reference else "1")
+            assert (served.model.adapter == "default") == (route.reference is None)
+        elif served.model.adapter != "default":
+            assert served.model.version in {reference.version for reference in route.previous}
+
+    def settled(served: Served | None) -> bool:
+        route = fold(len(log), stage.store.broken).route("acme", "p")
+        return (
+            served is not None
+            and (served.model.revision, served.flags) == (route.revision, ())
+            and served.model.version == (route.reference.version if route.reference else "1")
+        )
+
+    log: list[tuple[str, Reference | None]] = []
+    with ThreadPoolExecutor(1) as model_thread, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamer.adapters.RETRY_FIRST_S", 0.001)
+        patch.setattr("streamer.adapters.RETRY_MOST_S", 0.001)
+        stage = Stage(model_thread)
+        asyncio.run(run())
 
 
 async def test_a_batch_holds_its_slots_until_it_is_released(model_thread: ThreadPoolExecutor) -> None:

@@ -223,6 +223,22 @@ def test_data_that_cannot_be_read_stop_the_training(line: str, message: str, tin
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_table_that_cannot_be_read_stops_every_command(tiny: Tiny, tmp_path: Path) -> None:
+    """With the line that the row begins on, also behind a cell of two lines."""
+    table = tmp_path / "data.csv"
+    table.write_text('title,brand\n"Nike\nshoe",Nike\nNike shoe\n', encoding="utf-8")
+    base = ("--base-model", tiny.base)
+    for command in (
+        ("split", table, "--out", tmp_path / "parts"),
+        ("train", table, "--out", tmp_path / "mine", *base),
+        ("evaluate", tiny.adapter, table, *base),
+    ):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert f"{table}:4: 1 cells under a header of 2" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [("--targets", "query,queries", "no linear layer named 'queries'"), ("--init", "absent", "absent/")],

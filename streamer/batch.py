@@ -98,6 +98,7 @@ R = TypeVar("R", bound=Row)
 class _Waiting(NamedTuple, Generic[R]):
     row: R
     until: float
+    timed: bool = True  # False: its time changes nothing, because it has expired or stands behind another row
 
 
 class Former(Generic[R]):
@@ -119,9 +120,8 @@ class Former(Generic[R]):
         return len(self._aside)
 
     def due(self) -> float | None:
-        """When the next row that waits aside expires (`time.monotonic`), None for none."""
-        now = time.monotonic()
-        return min((waiting.until for waiting in self._aside if waiting.until > now), default=None)
+        """When the next row that waits aside expires (`time.monotonic`), be it now; None for none."""
+        return min((waiting.until for waiting in self._aside if waiting.timed), default=None)
 
     def form(self, rows: deque[R], serve: Callable[[R, bool], R | None]) -> list[R]:
         """Form the next batch of the rows aside and of `rows`, which are taken out.
@@ -141,17 +141,18 @@ class Former(Generic[R]):
                 self.full = True
                 return False
             served = None
-            if row.product is None or row.product not in behind:
+            first = row.product is None or row.product not in behind
+            if first:
                 served = serve(row, until <= now)
             if served is None:
-                self._aside.append(_Waiting(row, until))
+                self._aside.append(_Waiting(row, until, timed=first and until > now))
                 behind.add(row.product)
             else:
                 batch.append(served)
                 room -= served.tokens
             return True
 
-        while aside and take(*aside[0]):
+        while aside and take(*aside[0][:2]):
             aside.popleft()
         self._aside.extend(aside)
         while not self.full and rows and take(rows[0], now + self._wait_s):

@@ -6,6 +6,7 @@ from collections import deque
 from itertools import pairwise
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +145,20 @@ def test_a_row_expires() -> None:
     time.sleep(max(0, due - time.monotonic()))
     assert len(former.form(deque(), serve)) == 1
     assert seen == [False, True]
+
+
+def test_a_row_that_expires_while_nobody_looks_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time may be over when `due` is asked; one that has expired and waits for something else is not due again, nor
+    are rows behind another."""
+    now = 100.0
+    monkeypatch.setattr("streamer.batch.time.monotonic", lambda: now)
+    former: Former[Row] = Former(8, 100, 1.0)
+    assert former.form(deque([Row(1, "a"), Row(1, "a"), Row(1, "b")]), lambda row, expired: None) == []
+    now = 102.0
+    assert former.due() == 101.0
+    assert former.form(deque(), lambda row, expired: None) == []
+    assert (len(former), former.due()) == (3, None)
+    assert former.form(deque(), going) == [Row(1, "a"), Row(1, "a"), Row(1, "b")]
 
 
 @given(

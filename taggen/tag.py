@@ -27,7 +27,8 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Tag:
     """One tag of a listing. `value` is the listing's wording cleaned of mark-up, `normalized` the form to filter by,
-    `confidence` in 0 to 1. Held by a test to schemas/product-tags.avsc."""
+    `confidence` in 0 to 1. A listing-level label is its own value in both, and has no evidence. Held by a test to
+    schemas/product-tags.avsc."""
 
     name: str
     value: str

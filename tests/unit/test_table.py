@@ -47,6 +47,13 @@ def test_row():
     assert second.startswith("Grey 👟 shoe")
 
 
+def test_a_label_of_the_listing_has_no_words():
+    """It shows its value and confidence alone."""
+    rows, out = table()
+    rows.add(sighting("red shoe", (Tag("use", "home", "home", 0.91, "occasion", ()),)))
+    assert "use=home 0.91" in out.getvalue()
+
+
 def test_columns_align_whatever_the_script():
     """Adapter and latency stand in the same cell of the screen beside Chinese and beside English text."""
     rows, out = table()

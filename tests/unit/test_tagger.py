@@ -86,6 +86,16 @@ def test_nothing_has_no_tags(tiny: Tiny) -> None:
     assert tag(served, []) == []
 
 
+def test_a_label_has_the_probability_of_the_surest_window(tiny: Tiny) -> None:
+    """Of a listing that is read in several."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    (prepared,) = served.prepare([Listing("m", "p", 1, " ".join([*PIECES * 20, *["leather"] * 200]))])
+    assert len(prepared.windows) > 2
+    alone = [served.read([replace(prepared, windows=[window])])[0].labels for window in prepared.windows]
+    assert [max(column) for column in zip(*alone, strict=True)] == served.read([prepared])[0].labels
+    assert len({labels[0] for labels in alone}) > 1
+
+
 def test_flags_come_through(tiny: Tiny) -> None:
     """A listing that is not read to its end says so beside its tags."""
     served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")

@@ -37,7 +37,7 @@ async def test_a_worker_tags_from_the_image(root: Root, tiny: Tiny, tmp_path: Pa
     with EmbeddedBroker(log=tmp_path / "tansu.log") as broker:
         stage = Stage(broker, tiny, tmp_path, "image", {"web_port": free_port(), "web_host": "0.0.0.0"})  # noqa: S104
         await stage.create_topics()
-        own = {name: value for name, value in stage._environment({}).items() if name.startswith("STREAMER_")}
+        own = {name: value for name, value in stage.environment({}).items() if name.startswith("STREAMER_")}
         for built_in in ("STREAMER_BASE_MODEL", "STREAMER_DEFAULT_ADAPTER"):
             del own[built_in]
         environment = image.environment | own

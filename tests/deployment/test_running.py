@@ -52,7 +52,7 @@ async def test_a_container_runs_and_is_watched(tiny: Tiny, tmp_path: Path) -> No
             broker, tiny, tmp_path, "stage", {"web_port": port, "web_host": image.environment["STREAMER_WEB_HOST"]}
         )
         await stage.create_topics()
-        own = {name: value for name, value in stage._environment({}).items() if name.startswith("STREAMER_")}
+        own = {name: value for name, value in stage.environment({}).items() if name.startswith("STREAMER_")}
         environment = image.environment | own
         command = [*image.entry_point, *image.command]
         with WorkerProcess(command, environment, tmp_path / "worker.log") as worker:

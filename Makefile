@@ -5,11 +5,11 @@ BIN := .venv/bin
 # one try may fail for the network's sake
 SYNC = $(BIN)/python -m uv pip sync -q --python $(BIN)/python requirements.txt
 
-.PHONY: help setup demo test lint format typecheck lock bench train package clean
+.PHONY: help setup demo test lint format typecheck lock bench bench-gpu test-gpu train package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: .venv/.installed ## create .venv with the pinned dependencies (the other targets do it too)
 
@@ -51,6 +51,13 @@ lock: .venv/.installed ## pin the dependencies of pyproject.toml anew; UPGRADE=1
 bench: .venv/.installed ## the figures of the README
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/tagging.py
+	$(BIN)/python benchmarks/adapters.py
+
+bench-gpu: .venv/.installed ## what adapters cost on a CUDA device, and its share of the matrix peak
+	$(BIN)/python benchmarks/adapters.py --device cuda
+
+test-gpu: .venv/.installed ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu $(ARGS)
 
 train: .venv/.installed ## make the default adapter again; OA_MINE=PATH reads OA-Mine's train.jsonl besides
 	$(BIN)/taggen train --dev-share 0 --out build/default_adapter $(if $(OA_MINE),--oa-mine $(OA_MINE))

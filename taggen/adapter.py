@@ -167,15 +167,18 @@ class Adapter:
         """Bytes of its tensors in memory."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """LoRA by encoder layer name: A [r, in], and B [out, r] with the scale in it, float32."""
+    def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """LoRA by encoder layer name: A [r, in] and B [out, r] as they are stored, the scale in neither."""
         found = {}
         for key, a in self.tensors.items():
             part = _LORA.fullmatch(key)
             if part is not None and part["side"] == "A":
-                b = self.tensors[f"{_PREFIX}encoder.{part['layer']}.lora_B.weight"]
-                found[part["layer"]] = a.float(), b.float() * self.scale
+                found[part["layer"]] = a, self.tensors[f"{_PREFIX}encoder.{part['layer']}.lora_B.weight"]
         return found
+
+    def updates(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """LoRA by encoder layer name: A [r, in], and B [out, r] with the scale in it, float32."""
+        return {layer: (a.float(), b.float() * self.scale) for layer, (a, b) in self.matrices().items()}
 
     def head(self) -> tuple[Tensor, Tensor]:
         """The head's weight [2K+1+M, hidden] and bias [2K+1+M], float32 (taggen.head)."""

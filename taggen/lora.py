@@ -6,7 +6,9 @@ pages, however many layers there are. In a forward pass the rows gather their pa
 products (Punica, Chen et al. 2023, calls it BGMV) are added to the frozen layer's output, which may be 8-bit.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,15 @@ class PagedLinear(nn.Module):
         return y
 
 
+class _Layers(NamedTuple):
+    """Layers of one shape. Their matrices are side by side in a page: A [layers, 16, in], then B [layers, 16, out]."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, int]  # in and out
+    a: slice
+    b: slice
+
+
 class LoraPages:
     """The memory of all adapters' updates for one encoder, whose linear layers it replaces in place.
 
@@ -59,41 +70,54 @@ class LoraPages:
     """
 
     def __init__(self, encoder: nn.Module, pages: int, dtype: torch.dtype, device: torch.device) -> None:
-        layers = linear_layers(encoder)
         self.current = Pass()
         self._memory = torch.empty(pages, page_width(encoder), dtype=dtype, device=device)
-        self._places: dict[str, tuple[slice, slice]] = {}
-        self._shapes = {name: (layer.in_features, layer.out_features) for name, layer in layers}
+        self._shapes: dict[str, tuple[int, int]] = {}
+        self._layers: list[_Layers] = []
+        layers = dict(linear_layers(encoder))
+        by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for name, layer in layers.items():
+            self._shapes[name] = layer.in_features, layer.out_features
+            by_shape[self._shapes[name]].append(name)
         end = 0
-        for name, layer in layers:
-            start, middle, end = end, end + PAGE_ROWS * layer.in_features, 0
-            end = middle + PAGE_ROWS * layer.out_features
-            self._places[name] = slice(start, middle), slice(middle, end)
-            a, b = (self._memory[:, place].view(pages, PAGE_ROWS, -1) for place in self._places[name])
-            encoder.set_submodule(name, PagedLinear(name, layer, a, b, self.current))
+        for shape, names in by_shape.items():
+            start, middle = end, end + PAGE_ROWS * shape[0] * len(names)
+            end = middle + PAGE_ROWS * shape[1] * len(names)
+            self._layers.append(_Layers(tuple(names), shape, slice(start, middle), slice(middle, end)))
+            a, b = (self._stacked(self._memory, place, len(names)) for place in self._layers[-1][2:])
+            for at, name in enumerate(names):
+                paged = PagedLinear(name, layers[name], a[:, at], b[:, at], self.current)
+                encoder.set_submodule(name, paged)
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes of a page."""
-        return self._memory.shape[1] * self._memory.element_size()
+    @staticmethod
+    def _stacked(pages: Tensor, place: slice, layers: int) -> Tensor:
+        """These columns of pages as the matrices of so many layers: [pages, layers, 16, in or out]."""
+        return pages[:, place].view(len(pages), layers, PAGE_ROWS, -1)
 
     def image(self, adapter: Adapter) -> Tensor:
         """The adapter's update as it goes into its pages, [its pages, page width], on the CPU.
 
         Raises AdapterError (shapes) when a layer or a shape is not this encoder's.
         """
-        pages = page_count(adapter.rank)
-        image = torch.zeros(pages, self._memory.shape[1], dtype=self._memory.dtype, pin_memory=self._memory.is_cuda)
-        for name, (a, b) in adapter.updates().items():
-            if name not in self._places:
+        matrices, rank = adapter.matrices(), adapter.rank
+        for name, (a, b) in matrices.items():
+            if name not in self._shapes:
                 raise AdapterError(f"adapter {adapter.card.name}: the base has no layer {name}", "shapes")
             if (a.shape[1], b.shape[0]) != self._shapes[name]:
                 raise AdapterError(f"adapter {adapter.card.name}: the shape of {name} is not the base's", "shapes")
-            for place, matrix in zip(self._places[name], (a, b.T), strict=True):
-                region = image[:, place].view(pages, PAGE_ROWS, -1)
+        make = torch.zeros if rank % PAGE_ROWS else torch.empty  # what the rank does not fill must be zero
+        pages = page_count(rank)
+        image = make(pages, self._memory.shape[1], dtype=self._memory.dtype, pin_memory=self._memory.is_cuda)
+        for layers in self._layers:
+            nothing = torch.zeros(rank, layers.shape[0]), torch.zeros(layers.shape[1], rank)
+            pairs = [matrices.get(name, nothing) for name in layers.names]
+            a = torch.stack([a for a, _ in pairs])
+            b = torch.stack([b for _, b in pairs]).float().mul_(adapter.scale).transpose(1, 2)
+            for place, matrix in ((layers.a, a), (layers.b, b)):
+                region = self._stacked(image, place, len(pairs))
                 for page in range(pages):
-                    rows = matrix[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]
-                    region[page, : len(rows)] = rows
+                    rows = matrix[:, page * PAGE_ROWS : (page + 1) * PAGE_ROWS]
+                    region[page, :, : rows.shape[1]] = rows
         return image
 
     def fill(self, pages: Sequence[int], image: Tensor) -> None:

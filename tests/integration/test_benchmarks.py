@@ -53,3 +53,13 @@ def test_adapters_stream() -> None:
     assert 0 <= result["fallback_share"] <= 1
     assert result["capacity"] > 0
     assert result["log_over_plain"] > 0
+
+
+@pytest.mark.slow
+def test_adapters() -> None:
+    """The figures of a batch of many adapters: beside one, none, a merged one and PEFT, and of a thousand merchants."""
+    result = quick("adapters.py")
+    ratios = ("mixed_over_one", "mixed_over_base", "mixed_over_merged", "peft_over_mixed", "switching_over_mixed")
+    assert_positive({name: result[name] for name in (*ratios, "thousand_over_one", "few_over_one")})
+    assert 1 <= result["adapter_memory"]["rank 16"]["ratio"] <= 1.1
+    assert result["apart_from_peft"] < 0.1

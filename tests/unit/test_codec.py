@@ -103,6 +103,8 @@ dead_letters = st.builds(
     value_length=int64,
     value_sha256=st.none() | text,
     failed_at=int64,
+    attempts=st.integers(0, 2**31 - 1),
+    expression=st.none() | text,
 )
 
 references = st.builds(

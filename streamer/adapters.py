@@ -21,6 +21,7 @@ import structlog
 
 from streamer.codec import WorkerState
 from streamer.metrics import Metrics
+from streamer.modelthread import ModelThread
 from streamer.pipeline import Served, Tagger, now_ms
 from streamer.routing import Route, RouteChange, Routing
 from taggen.adapter import Adapter
@@ -112,14 +113,14 @@ class _Version:
 class _Engine:
     """The tagger as admission asks for it from a loader's thread, once."""
 
-    def __init__(self, tagger: AdapterTagger, model_thread: ThreadPoolExecutor) -> None:
+    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, urgent: bool) -> None:
         self.check = tagger.check
         self.model_s = 0.0  # for which it had the model's thread: no batch is delayed by more
         self._tagger = tagger
-        self._model_thread = model_thread
+        self._submit = model_thread.submit_urgent if urgent else model_thread.submit
 
     def smoke(self, adapter: Adapter) -> None:
-        self._model_thread.submit(self._timed, adapter).result()
+        self._submit(self._timed, adapter).result()
 
     def _timed(self, adapter: Adapter) -> None:
         started = time.perf_counter()
@@ -135,7 +136,7 @@ class Adapters:
         tagger: AdapterTagger,
         store: Store,
         base_fingerprint: str,
-        model_thread: ThreadPoolExecutor,
+        model_thread: ModelThread,
         metrics: Metrics,
     ) -> None:
         self.routing = Routing(base_fingerprint)
@@ -280,8 +281,9 @@ class Adapters:
         loop = asyncio.get_running_loop()
         pause_s = RETRY_FIRST_S
         while True:
-            threads = self._urgent_loaders if version.revisions else self._loaders
-            attempt = loop.run_in_executor(threads, self._attempt, version)
+            urgent = bool(version.revisions)
+            threads = self._urgent_loaders if urgent else self._loaders
+            attempt = loop.run_in_executor(threads, self._attempt, version, urgent)
             if not self._asked:
                 self._answered = loop.time()
             self._asked += 1
@@ -308,10 +310,10 @@ class Adapters:
             version.wanted.clear()
             pause_s = min(2 * pause_s, RETRY_MOST_S)
 
-    def _attempt(self, version: _Version) -> float:
+    def _attempt(self, version: _Version, urgent: bool) -> float:
         """In a loader's thread; returns the seconds that it took of the model's."""
         adapter = self._store.load(version.reference)
-        engine = _Engine(self._tagger, self._model_thread)
+        engine = _Engine(self._tagger, self._model_thread, urgent)
         if not version.admitted:
             admit(adapter, version.reference, version.merchant, engine)
         return engine.model_s

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -129,7 +129,7 @@ class TaggingAgent:
         pipeline: Pipeline,
         delivery: Delivery,
         metrics: Metrics,
-        model_thread: ThreadPoolExecutor,
+        model_thread: Executor,
         adapters: Adapters | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:

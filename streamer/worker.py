@@ -8,7 +8,6 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from streamer.control import Control
 from streamer.delivery import Delivery
 from streamer.errors import BrokerError, BrokerUnavailable, SettingsError, Stalled, StreamerError
 from streamer.metrics import Metrics
+from streamer.modelthread import ModelThread
 from streamer.pipeline import Pipeline, Tagger
 from streamer.preflight import preflight
 from streamer.reporter import Reporter
@@ -137,7 +137,7 @@ class Worker:
             except OSError as error:
                 raise SettingsError(f"STREAMER_WEB_PORT: {self._settings.web_port}: {error.strerror}") from error
             log.info("starting", web=f"http://{self._settings.web_host}:{port}")
-            model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+            model_thread = ModelThread()
             stack.callback(model_thread.shutdown, wait=False, cancel_futures=True)
             running = asyncio.create_task(self._run(stack, model_thread))
             stopping = asyncio.create_task(self._stopping.wait())
@@ -153,7 +153,7 @@ class Worker:
                 self._failed = True
                 raise
 
-    async def _run(self, stack: AsyncExitStack, model_thread: ThreadPoolExecutor) -> None:
+    async def _run(self, stack: AsyncExitStack, model_thread: ModelThread) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
         codec = Codec.from_settings(settings)
@@ -183,7 +183,7 @@ class Worker:
         await self._consume(self._app, delivery)
 
     async def _follow_adapters(
-        self, stack: AsyncExitStack, codec: Codec, tagger: Any, root: str, model_thread: ThreadPoolExecutor
+        self, stack: AsyncExitStack, codec: Codec, tagger: Any, root: str, model_thread: ModelThread
     ) -> None:
         """Read the control topic to its end and load what serves; both go on beside the stream."""
         from streamer.adapters import Adapters  # noqa: PLC0415  torch: seconds, and not needed without a store

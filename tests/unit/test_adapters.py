@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.adapters import FALLBACK, Adapters, Lease
 from streamer.metrics import Metrics
+from streamer.modelthread import ModelThread
 from streamer.pipeline import Served
 from streamer.routing import Canary, RouteChange, Routing
 from taggen.adapter import Card, TagType
@@ -125,7 +125,7 @@ class SlotTagger(FakeTagger):
 class Stage:
     """Adapters under test, and what they report."""
 
-    def __init__(self, model_thread: ThreadPoolExecutor, slots: int = 100, cached: int = 100) -> None:
+    def __init__(self, model_thread: ModelThread, slots: int = 100, cached: int = 100) -> None:
         self.store, self.tagger, self.metrics = FakeStore(cached), SlotTagger(slots), Metrics()
         self.reports: list[tuple[Any, ...]] = []
         self.adapters = Adapters(
@@ -179,7 +179,7 @@ class Stage:
 @pytest.fixture
 def model_thread():
     """The thread that the model has to itself."""
-    with ThreadPoolExecutor(1) as thread:
+    with ModelThread() as thread:
         yield thread
 
 
@@ -437,14 +437,14 @@ def test_whatever_happens_a_merchant_is_served_by_its_log(
         )
 
     log: list[tuple[str, Reference | None]] = []
-    with ThreadPoolExecutor(1) as model_thread, pytest.MonkeyPatch.context() as patch:
+    with ModelThread() as model_thread, pytest.MonkeyPatch.context() as patch:
         patch.setattr("streamer.adapters.RETRY_FIRST_S", 0.001)
         patch.setattr("streamer.adapters.RETRY_MOST_S", 0.001)
         stage = Stage(model_thread)
         asyncio.run(run())
 
 
-async def test_a_batch_holds_its_slots_until_it_is_released(model_thread: ThreadPoolExecutor) -> None:
+async def test_a_batch_holds_its_slots_until_it_is_released(model_thread: ModelThread) -> None:
     """One reference for each adapter, given back once; without room a listing waits for a batch to be done, but a
     version that can never fit is stood in for."""
     stage = Stage(model_thread, slots=1)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from streamer.adapters import FALLBACK
 from streamer.agent import TaggingAgent
 from streamer.codec import Codec, TagEvent
 from streamer.errors import DeliveryError
+from streamer.modelthread import ModelThread
 from streamer.pipeline import Output, Pipeline
 from streamer.routing import RouteChange
 from streamer.settings import Settings
@@ -47,7 +47,7 @@ class Event:
 class Run:
     """An agent with its stream and its outputs; what is published comes in, until it is cancelled."""
 
-    def __init__(self, stage: Stage, model_thread: ThreadPoolExecutor, **settings: Any) -> None:
+    def __init__(self, stage: Stage, model_thread: ModelThread, **settings: Any) -> None:
         chosen = Settings(batch_wait_ms=1, **settings)
         self.app = self
         self.consumer = self
@@ -95,7 +95,7 @@ class Run:
 @pytest.fixture
 def model_thread():
     """The thread that the model has to itself."""
-    with ThreadPoolExecutor(1) as thread:
+    with ModelThread() as thread:
         yield thread
 
 
@@ -123,7 +123,7 @@ async def put_out_of_memory(stage: Stage, gate: threading.Event) -> None:
     stage.store.gate = lambda: gate.wait(SOON_S) and None  # type: ignore[assignment]
 
 
-async def test_rows_of_a_cold_merchant_wait_and_nobody_else(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_rows_of_a_cold_merchant_wait_and_nobody_else(stage: Stage, model_thread: ModelThread) -> None:
     """They go when their adapter has come, in the order of their product; until then nothing behind is acknowledged."""
     gate = threading.Event()
     await put_out_of_memory(stage, gate)
@@ -143,7 +143,7 @@ async def test_rows_of_a_cold_merchant_wait_and_nobody_else(stage: Stage, model_
     await run.cancel()
 
 
-async def test_a_row_waits_no_longer_than_it_is_told(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_a_row_waits_no_longer_than_it_is_told(stage: Stage, model_thread: ModelThread) -> None:
     """Then the default adapter stands in, and the event says so."""
     gate = threading.Event()
     await put_out_of_memory(stage, gate)
@@ -157,7 +157,7 @@ async def test_a_row_waits_no_longer_than_it_is_told(stage: Stage, model_thread:
     await run.cancel()
 
 
-async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ModelThread) -> None:
     """No more is read than it holds, so that memory stays bounded; all of it is served in the end."""
     gate = threading.Event()
     await put_out_of_memory(stage, gate)
@@ -173,7 +173,7 @@ async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ThreadPo
     await run.cancel()
 
 
-async def test_rows_wait_for_room_on_the_device(model_thread: ThreadPoolExecutor) -> None:
+async def test_rows_wait_for_room_on_the_device(model_thread: ModelThread) -> None:
     """More adapters than slots: a batch holds no more than fit, the others' rows go when a batch is done."""
     stage = Stage(model_thread, slots=1)
     merchants = [f"merchant-{number}" for number in range(5)]
@@ -194,7 +194,7 @@ async def test_rows_wait_for_room_on_the_device(model_thread: ThreadPoolExecutor
     stage.adapters.close()
 
 
-async def test_slots_are_given_back_when_the_device_fails(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_slots_are_given_back_when_the_device_fails(stage: Stage, model_thread: ModelThread) -> None:
     """The agent ends with the failure, its inputs unacknowledged."""
     run = Run(stage, model_thread, broker_retry_s=0.01)
     run.publish("acme", "p", "device")
@@ -205,7 +205,7 @@ async def test_slots_are_given_back_when_the_device_fails(stage: Stage, model_th
     assert run.acknowledged == []
 
 
-async def test_slots_are_given_back_when_outputs_are_not_taken(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_slots_are_given_back_when_outputs_are_not_taken(stage: Stage, model_thread: ModelThread) -> None:
     """As above; also those of the batches behind."""
     run = Run(stage, model_thread, batch_listings=1)
     run.refuse = True
@@ -218,7 +218,7 @@ async def test_slots_are_given_back_when_outputs_are_not_taken(stage: Stage, mod
     assert run.acknowledged == []
 
 
-async def test_slots_outlive_a_cancelled_agent(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_slots_outlive_a_cancelled_agent(stage: Stage, model_thread: ModelThread) -> None:
     """What the device works on stays held until it has finished, and is given back then; so are the batches that it
     has not begun with."""
     gate = threading.Event()
@@ -232,7 +232,7 @@ async def test_slots_outlive_a_cancelled_agent(stage: Stage, model_thread: Threa
     await stage.until(lambda: stage.tagger.held == {})
 
 
-async def test_a_moved_partition_waits_for_the_control_topic(stage: Stage, model_thread: ThreadPoolExecutor) -> None:
+async def test_a_moved_partition_waits_for_the_control_topic(stage: Stage, model_thread: ModelThread) -> None:
     """The first event of a generation is taken when all records of before are followed, once for each generation."""
     reads: list[None] = []
     gate = asyncio.Event()

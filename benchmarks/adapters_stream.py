@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -253,9 +254,20 @@ async def measure_swaps(
         if one.merchant == merchant:
             first.setdefault(one.revision, one.at)
     delays = [first[revision] - at for revision, at in written.items() if revision in first]
-    trials = [line["model_ms"] for line in scene.logged("adapter_verified")[before:] if line["merchant"] == merchant]
+    ready = [line for line in scene.logged("adapter_verified")[before:] if line["merchant"] == merchant]
+    trials = [line["model_ms"] for line in ready]
+    waits = [
+        datetime.fromisoformat(line["timestamp"]).timestamp() * 1000 - written[line["revision"]]
+        for line in ready
+        if line["revision"] in written
+    ]
     batches = [line["model_ms"] for line in scene.logged("batch")]
-    return {"swap_ms": spread(delays), "delay_ms": spread(trials), "batch_ms": spread(batches)}
+    return {
+        "swap_ms": spread(delays),
+        "verified_ms": spread(waits),
+        "delay_ms": spread(trials),
+        "batch_ms": spread(batches),
+    }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -349,6 +361,7 @@ def print_tables(result: dict[str, Any]) -> None:
             [name, spread.get("count", 0), *(f"{spread.get(key, 0):.0f}" for key in ("median", "p99", "highest"))]
             for name, spread in (
                 ("record to first tag event", result["swap_ms"]),
+                ("record to ready", result["verified_ms"]),
                 ("model's thread taken", result["delay_ms"]),
                 ("all batches in the model", result["batch_ms"]),
             )

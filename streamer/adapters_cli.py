@@ -119,7 +119,9 @@ async def _publish(
             tagger: Any = await asyncio.to_thread(load_tagger, settings)
         with report.doing("Checking"):
             await asyncio.to_thread(admit, adapter, reference, merchant, tagger)
-        report.checked(reference, f"{len(adapter.card.tags)} tags, rank {adapter.rank}, {adapter.nbytes / 1e6:.2g} MB")
+        card = adapter.card
+        tags = f"{len(card.tags)} tags" + (f", {len(card.labels)} labels" if card.labels else "")
+        report.checked(reference, f"{tags}, rank {adapter.rank}, {adapter.nbytes / 1e6:.2g} MB")
         state = log.merchant(base)
         if canary is not None and state.canary is None and reference in state.versions[:1]:
             raise InputError(f"{reference} serves all products of {merchant} already: a canary would take it from most")
@@ -354,13 +356,17 @@ class Report:
 
     def judged(self, judgement: "Judgement") -> None:
         """Compared with what serves now."""
-        low, high = judgement.difference
-        self._content["evaluation"] = judgement._asdict()
-        self._say(
-            "Evaluated",
-            f"F1 {100 * judgement.f1:.1f} on {judgement.listings} listings; {judgement.in_use}, in use, has "
-            f"{100 * judgement.in_use_f1:.1f} (difference, 95 %: {100 * low:+.1f} to {100 * high:+.1f})",
-        )
+        contests = {"mentions": judgement.mentions, "labels": judgement.labels}
+        self._content["evaluation"] = judgement._asdict() | {
+            name: None if contest is None else contest._asdict() for name, contest in contests.items()
+        }
+        self._say("Evaluated", f"on {judgement.listings} listings, against {judgement.in_use}, in use")
+        for name, contest in contests.items():
+            if contest is not None:
+                f1, in_use, low, high = (100 * share for share in contest)
+                self._say(
+                    "", f"F1 of {name} {f1:.1f}, in use {in_use:.1f} (difference, 95 %: {low:+.1f} to {high:+.1f})"
+                )
         if judgement.worse:
             self._good = False
             self._say("Worse", "not published")

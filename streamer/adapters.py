@@ -1,32 +1,26 @@
 """The merchants' adapters in a worker: from the control topic's records to the slot that tags a listing.
 
-    record ──> route ──> version: loading ──> ready ──> slot of a batch
-                            ├──> retrying: store or disk in trouble; the version before serves, it is tried again
-                            └──> refused: by its content, for good; the version before serves
+    record ──> route ──> version, in memory ──> slot of a batch
 
-All of it happens in the event loop but the loading itself. Loading and checking run in threads of their own; the
-model's thread only tries a version once, and copies it when its first batch comes.
+A version that is new takes over when it is ready; until then, and if it is refused, the one before serves. All of it
+happens in the event loop; `streamer.loading` does what takes time in threads.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from enum import Enum
 from typing import Any, Protocol
 
 import structlog
 
 from streamer.codec import WorkerState
+from streamer.loading import LOADERS, AdapterTagger, Loader, State, Version
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
-from streamer.pipeline import Served, Tagger, now_ms
+from streamer.pipeline import Served, now_ms
 from streamer.routing import Route, RouteChange, Routing
 from taggen.adapter import Adapter
-from taggen.admission import admit
-from taggen.errors import AdapterError, StoreUnavailable
 from taggen.listing import Listing
 from taggen.reference import Reference
 from taggen.store import Store
@@ -34,39 +28,9 @@ from taggen.tag import Model
 
 FALLBACK = "adapter_fallback"
 
-LOADERS = 4  # threads; reading waits for the store or the disk
-URGENT_LOADERS = 2  # more, for what a record names: a swap does not wait for the merchants that are cold
-SLOW_S = 10.0  # a load that takes longer counts as trouble, and goes on
-RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the other
 REMEMBERED_MODELS = 10_000
 
 log = structlog.get_logger(__name__)
-
-
-class AdapterTagger(Tagger, Protocol):
-    """What is needed of `taggen.tagger.Tagger`."""
-
-    @property
-    def default(self) -> Adapter:
-        """The adapter that serves whoever has none; there is always room for it."""
-
-    def acquire(self, adapter: Adapter) -> Any | None:
-        """A slot for the adapter, held until it is released; None when there is no room now."""
-
-    def acquire_resident(self, digest: str) -> Any | None:
-        """The slot of an adapter that is on the device, held as well; None when it is not."""
-
-    def release(self, slot: Any) -> None:
-        """Give it back; from any thread."""
-
-    def model_of(self, adapter: Adapter, revision: int) -> Model:
-        """What its tag events call it."""
-
-    def check(self, adapter: Adapter) -> None:
-        """Raises AdapterError when it does not fit the base."""
-
-    def smoke(self, adapter: Adapter) -> None:
-        """Tags a fixed listing, on the model's thread; raises AdapterError."""
 
 
 class Report(Protocol):
@@ -84,50 +48,6 @@ class Report(Protocol):
         """Never blocks."""
 
 
-class State(Enum):
-    """Of a version for a merchant, in this worker; changed by `Adapters` alone."""
-
-    LOADING = "loading"
-    READY = "ready"  # loaded, checked and tried; may have left the memory since
-    RETRYING = "retrying"
-    REFUSED = "refused"
-
-
-class _Version:
-    """A version for a merchant."""
-
-    __slots__ = ("admitted", "known", "merchant", "problem", "reference", "revisions", "state", "task", "wanted")
-
-    def __init__(self, merchant: str, reference: Reference) -> None:
-        self.merchant = merchant
-        self.reference = reference
-        self.state = State.LOADING
-        self.admitted = False  # it was READY once
-        self.problem: tuple[str | None, str | None] = (None, None)  # reason and detail of what keeps it from that
-        self.revisions: list[int] = []  # of the records that are to hear what becomes of it
-        self.task: asyncio.Task[None] | None = None  # loads it
-        self.known = asyncio.Event()  # it has left LOADING
-        self.wanted = asyncio.Event()  # ends the pause between two tries
-
-
-class _Engine:
-    """The tagger as admission asks for it from a loader's thread, once."""
-
-    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, urgent: bool) -> None:
-        self.check = tagger.check
-        self.model_s = 0.0  # for which it had the model's thread: no batch is delayed by more
-        self._tagger = tagger
-        self._submit = model_thread.submit_urgent if urgent else model_thread.submit
-
-    def smoke(self, adapter: Adapter) -> None:
-        self._submit(self._timed, adapter).result()
-
-    def _timed(self, adapter: Adapter) -> None:
-        started = time.perf_counter()
-        self._tagger.smoke(adapter)
-        self.model_s = time.perf_counter() - started
-
-
 class Adapters:
     """Follows the control topic's records, and serves the listings of batches."""
 
@@ -142,19 +62,14 @@ class Adapters:
         self.routing = Routing(base_fingerprint)
         self._tagger = tagger
         self._store = store
-        self._model_thread = model_thread
         self._metrics = metrics
-        self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
-        self._urgent_loaders = ThreadPoolExecutor(URGENT_LOADERS, thread_name_prefix="swap")
-        self._versions: dict[tuple[str, Reference], _Version] = {}
+        self._loader = Loader(tagger, store, model_thread, self)
         self._certain: dict[str, int] = {}  # merchant → newest revision that no refusal will take back
         self._used: dict[str, int] = {}  # merchant → newest revision that a listing was tagged by
         self._changed_at: dict[str, tuple[int, int]] = {}  # merchant → newest live record: revision, timestamp
         self._models: dict[tuple[str, int], Model] = {}
         self._leases: set[Lease] = set()
         self._short_of_room = False  # some listing waits for a lease to end
-        self._asked = 0  # attempts that are on their way
-        self._answered = 0.0  # when the last of them ended, or the first began (loop.time)
         self._live = False
         self._report: Report | None = None
         self._read_to_end: Callable[[], Awaitable[None]] | None = None
@@ -176,12 +91,7 @@ class Adapters:
 
     def close(self) -> bool:
         """Stop loading; returns False when a thread does not end by itself, such as one that waits for a store."""
-        tasks = [version.task for version in self._versions.values() if version.task and not version.task.done()]
-        for task in tasks:
-            task.cancel()
-        for threads in (self._loaders, self._urgent_loaders):
-            threads.shutdown(wait=False, cancel_futures=True)
-        return not tasks
+        return self._loader.close()
 
     # records
 
@@ -203,7 +113,7 @@ class Adapters:
             log.warning("control_record_void", merchant=merchant, revision=revision, newest=newest)
             return
         log.info("route", merchant=merchant, revision=revision, action=change.action, adapter=str(reference))
-        version = None if reference is None else self._version(merchant, reference)
+        version = None if reference is None else self._loader.version(merchant, reference)
         if version is not None and change.action == "assign" and not version.admitted:
             routing.withhold(merchant, version.reference)
         else:
@@ -218,9 +128,9 @@ class Adapters:
             self._expect(version, revision)
         self._changed()
 
-    def _expect(self, version: _Version, revision: int) -> None:
+    def _expect(self, version: Version, revision: int) -> None:
         """Have the version loaded that a record names, or say what is known of it."""
-        if self._in_memory(version):
+        if self._loader.in_memory(version):
             self._say("verified", version.merchant, revision, version.reference)
         elif version.state is State.REFUSED:
             self._say("refused", version.merchant, revision, version.reference, *version.problem)
@@ -229,7 +139,7 @@ class Adapters:
             if version.state is State.RETRYING:
                 self._say("retrying", version.merchant, revision, version.reference, *version.problem)
                 version.wanted.set()
-            self._load(version)
+            self._loader.load(version)
 
     async def preload(self, limit_s: float) -> None:
         """Load and try what the routes come to, as much as there is time for: also more than the memory holds, for what
@@ -254,76 +164,17 @@ class Adapters:
         while True:
             state = self.routing.merchant(merchant)
             for reference in state.versions[: 2 if state.canary else 1]:
-                version = self._version(merchant, reference)
-                self._load(version)
+                version = self._loader.version(merchant, reference)
+                self._loader.load(version)
                 await version.known.wait()
             if self.routing.merchant(merchant) == state:
                 return
 
     # versions
 
-    def _version(self, merchant: str, reference: Reference) -> _Version:
-        key = merchant, reference
-        version = self._versions.get(key)
-        if version is None:
-            version = self._versions[key] = _Version(merchant, reference)
-        return version
-
-    def _in_memory(self, version: _Version) -> bool:
-        return version.state is State.READY and self._store.cached(version.reference) is not None
-
-    def _load(self, version: _Version) -> None:
-        """Begin to load the version, unless that is going on or it is refused."""
-        if version.state is not State.REFUSED and (version.task is None or version.task.done()):
-            version.task = asyncio.create_task(self._loading(version))
-
-    async def _loading(self, version: _Version) -> None:
-        loop = asyncio.get_running_loop()
-        pause_s = RETRY_FIRST_S
-        while True:
-            urgent = bool(version.revisions)
-            threads = self._urgent_loaders if urgent else self._loaders
-            attempt = loop.run_in_executor(threads, self._attempt, version, urgent)
-            if not self._asked:
-                self._answered = loop.time()
-            self._asked += 1
-            while not (await asyncio.wait({attempt}, timeout=SLOW_S))[0]:
-                if loop.time() - self._answered >= SLOW_S:  # else there is only much to load
-                    self._in_trouble(version, "store_unavailable", f"no answer within {SLOW_S:g} s")
-            self._asked -= 1
-            self._answered = loop.time()
-            try:
-                model_s = await attempt
-            except AdapterError as error:
-                if not version.admitted:
-                    self._refused(version, error)
-                    return
-                self._in_trouble(version, error.reason, str(error))  # the store does not give what it gave before
-            except Exception as error:  # store, disk, device, or a bug of ours: nothing that it holds
-                reason = "store_unavailable" if isinstance(error, StoreUnavailable) else "failed"
-                self._in_trouble(version, reason, f"{type(error).__name__}: {error}")
-            else:
-                self._ready(version, model_s)
-                return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(version.wanted.wait(), pause_s)
-            version.wanted.clear()
-            pause_s = min(2 * pause_s, RETRY_MOST_S)
-
-    def _attempt(self, version: _Version, urgent: bool) -> float:
-        """In a loader's thread; returns the seconds that it took of the model's."""
-        adapter = self._store.load(version.reference)
-        engine = _Engine(self._tagger, self._model_thread, urgent)
-        if not version.admitted:
-            admit(adapter, version.reference, version.merchant, engine)
-        return engine.model_s
-
-    def _ready(self, version: _Version, model_s: float) -> None:
+    def ready(self, version: Version, model_s: float, news: bool) -> None:
+        """Of the loader: the records that assign the version are in force."""
         merchant, reference = version.merchant, version.reference
-        news = version.state is not State.READY
-        version.state = State.READY
-        version.admitted = True
-        version.known.set()
         self.routing.release(merchant, reference)
         state = self.routing.merchant(merchant)
         if state.versions and state.versions[0] == reference:
@@ -336,28 +187,23 @@ class Adapters:
         version.revisions.clear()
         self._changed()
 
-    def _refused(self, version: _Version, error: AdapterError) -> None:
-        version.state = State.REFUSED
-        version.problem = error.reason, str(error)
-        version.known.set()
+    def refused(self, version: Version) -> None:
+        """Of the loader: they never are."""
         self._metrics.adapter_loads.labels("refused").inc()
-        self._metrics.adapter_refusals.labels(error.reason).inc()
+        self._metrics.adapter_refusals.labels(version.problem[0]).inc()
         self._tell(version, "refused")  # under the revision that is lost next
         self.routing.withhold(version.merchant, version.reference)
         version.revisions.clear()
         self._changed()
 
-    def _in_trouble(self, version: _Version, reason: str, detail: str) -> None:
+    def in_trouble(self, version: Version, news: bool) -> None:
+        """Of the loader: what serves now serves on; listings that wait for the version do not wait longer."""
         self._metrics.adapter_loads.labels("retried").inc()
-        if version.state is State.RETRYING and version.problem == (reason, detail):
-            return
-        version.state = State.RETRYING
-        version.problem = reason, detail
-        version.known.set()
-        self._tell(version, "retrying")
-        self._changed()
+        if news:
+            self._tell(version, "retrying")
+            self._changed()
 
-    def _tell(self, version: _Version, state: WorkerState, **fields: object) -> None:
+    def _tell(self, version: Version, state: WorkerState, **fields: object) -> None:
         """Log and report a version's new state, to each record that waits for it."""
         reason, detail = (None, None) if state == "verified" else version.problem
         say = log.info if state == "verified" else log.warning
@@ -393,9 +239,9 @@ class Adapters:
         for listing in listings:
             reference = self.routing.route(listing.merchant_id, listing.product_id).reference
             if reference is not None:
-                version = self._version(listing.merchant_id, reference)
-                if not self._in_memory(version):
-                    self._load(version)
+                version = self._loader.version(listing.merchant_id, reference)
+                if not self._loader.in_memory(version):
+                    self._loader.load(version)
 
     def lease(self) -> "Lease":
         """For a batch that is about to be formed."""
@@ -409,7 +255,7 @@ class Adapters:
         route = self.routing.route(merchant, listing.product_id)
         if route.reference is None:
             return self._hold(lease, self._tagger.default, route.revision)
-        version = self._version(merchant, route.reference)
+        version = self._loader.version(merchant, route.reference)
         if version.state is State.READY:
             served = self._resident(lease, route.reference.digest, route.revision)
             adapter = self._store.cached(route.reference) if served is None else None
@@ -420,7 +266,7 @@ class Adapters:
                 lease.first.append((merchant, route.revision, route.reference))
             if served is not None or adapter is not None:
                 return served
-        self._load(version)
+        self._loader.load(version)
         if not expired and version.state is not State.RETRYING:
             return None
         return self._fall_back(lease, version, route)
@@ -438,13 +284,13 @@ class Adapters:
             lease.slots[digest] = slot
         return Served(slot, model)
 
-    def _fall_back(self, lease: "Lease", version: _Version, route: Route) -> Served | None:
+    def _fall_back(self, lease: "Lease", version: Version, route: Route) -> Served | None:
         """The newest of the versions before that are in memory, else the default adapter; the event is flagged."""
         merchant = version.merchant
         revision = route.revision if version.admitted else self._certain.get(merchant, 0)
         adapter, kind = self._tagger.default, "default"
         for reference in route.previous:
-            before = self._versions.get((merchant, reference))
+            before = self._loader.known(merchant, reference)
             if before is not None and before.admitted and (held := self._store.cached(reference)) is not None:
                 adapter, kind = held, "previous"
                 break

@@ -323,7 +323,7 @@ async def test_a_version_that_is_not_known_yet_names_no_revision(stage: Stage) -
 async def test_a_store_that_does_not_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is trouble after a while, and no reason to begin again: the answer counts when it comes. A worker that ends
     meanwhile is told that a thread is left."""
-    monkeypatch.setattr("streamer.adapters.SLOW_S", 0.01)
+    monkeypatch.setattr("streamer.loading.SLOW_S", 0.01)
     answer = threading.Event()
     stage.store.gate = lambda: answer.wait(SOON_S) and None  # type: ignore[assignment]
     await stage.adapters.preload(SOON_S)
@@ -438,8 +438,8 @@ def test_whatever_happens_a_merchant_is_served_by_its_log(
 
     log: list[tuple[str, Reference | None]] = []
     with ModelThread() as model_thread, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streamer.adapters.RETRY_FIRST_S", 0.001)
-        patch.setattr("streamer.adapters.RETRY_MOST_S", 0.001)
+        patch.setattr("streamer.loading.RETRY_FIRST_S", 0.001)
+        patch.setattr("streamer.loading.RETRY_MOST_S", 0.001)
         stage = Stage(model_thread)
         asyncio.run(run())
 

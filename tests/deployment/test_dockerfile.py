@@ -64,10 +64,11 @@ def sent() -> set[str]:
     """The files of the repository that .dockerignore lets through, by its rules as far as it uses them."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]  # what is not committed is sent too
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     found = set()
-    for name in tracked.splitlines():
-        out = False
+    for name in names:
+        out = not (ROOT / name).is_file()
         for rule in rules:
             pattern = rule.lstrip("!")
             if fnmatch(name, pattern) or name.startswith(f"{pattern}/"):

@@ -29,10 +29,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return built
 
 
-def tracked() -> set[str]:
-    """The files of the packages that git knows."""
-    told = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return set(told.splitlines())
+def source() -> set[str]:
+    """The files of the packages, as far as git does not ignore them."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES]
+    told = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in told.splitlines() if (ROOT / name).is_file()}
 
 
 def test_the_wheel_holds_the_packages(packages: dict[str, Path]) -> None:
@@ -40,7 +41,7 @@ def test_the_wheel_holds_the_packages(packages: dict[str, Path]) -> None:
     with ZipFile(packages[".whl"]) as wheel:
         names = set(wheel.namelist())
     inside = {name for name in names if name.startswith(PACKAGES)}
-    assert tracked() - inside == set()
+    assert source() - inside == set()
     assert {name.partition("/")[0].rpartition(".")[2] for name in names - inside} == {"dist-info"}
 
 

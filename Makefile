@@ -51,6 +51,7 @@ lock: .venv/.installed ## pin the dependencies of pyproject.toml anew; UPGRADE=1
 bench: .venv/.installed ## the figures of the README
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/tagging.py
+	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/adapters.py
 
 bench-gpu: .venv/.installed ## what adapters cost on a CUDA device, and its share of the matrix peak

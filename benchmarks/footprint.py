@@ -110,9 +110,9 @@ def main(
         return
     show(
         f"1,000 listings on {threads} threads (measured on {listings})",
-        ["weights", "seconds", "CPU seconds", "MB loaded", "MB at most", "MB on CUDA", "× plain float32"],
+        ["weights", "s", "CPU s", "MB", "MB peak", "MB CUDA", "× plain"],
         [[name, *its.values()] for name, its in result["kinds"].items()],
-        {"machine": describe(result["machine"])},
+        {"MB": "resident when loaded; × plain: time to that of plain float32", "machine": describe(result["machine"])},
     )
 
 

@@ -63,3 +63,14 @@ def test_adapters() -> None:
     assert_positive({name: result[name] for name in (*ratios, "thousand_over_one", "few_over_one")})
     assert 1 <= result["adapter_memory"]["rank 16"]["ratio"] <= 1.1
     assert result["apart_from_peft"] < 0.1
+
+
+@pytest.mark.slow
+def test_footprint() -> None:
+    """Memory and time of 1,000 listings, 8-bit beside plain weights: less memory is asked for than was loaded at most."""
+    result = quick("footprint.py")
+    assert list(result["kinds"])[:2] == ["int8 float32, cpu", "none float32, cpu"]
+    for figures in result["kinds"].values():
+        assert_positive({name: figures[name] for name in ("seconds", "cpu_seconds", "loaded_mb", "peak_mb")})
+        assert figures["loaded_mb"]["median"] <= figures["peak_mb"]["median"] * 1.01
+    assert result["kinds"]["none float32, cpu"]["time_to_plain"] == 1

@@ -67,7 +67,7 @@ def test_adapters() -> None:
 
 @pytest.mark.slow
 def test_footprint() -> None:
-    """Memory and time of 1,000 listings, 8-bit beside plain weights: less memory is asked for than was loaded at most."""
+    """Memory and time of 1,000 listings, 8-bit beside plain weights; no memory was ever above its peak."""
     result = quick("footprint.py")
     assert list(result["kinds"])[:2] == ["int8 float32, cpu", "none float32, cpu"]
     for figures in result["kinds"].values():

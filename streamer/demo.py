@@ -244,6 +244,9 @@ class Demo:
                 if number in broken:
                     delivery = await publisher.send_raw(tag_key("broken", str(number)), broken[number])
                     deliveries.append((f"broken record {number}", delivery))
+                if gaining is not None and listing.merchant_id == MERCHANT:
+                    await gaining  # what the merchant publishes from here on is tagged by it
+                    gaining, pace = None, Pace(self._rate)  # no hurry to make up for the wait
                 await pace.wait()
                 name = f"{listing.merchant_id}/{listing.product_id}"
                 deliveries.append((name, await publisher.send(listing)))

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from streamer.rollout import AdapterLog, Step
+from streamer.rollout import AdapterLog, Step, Workers
 from streamer.settings import Settings
 from taggen.reference import Reference
 from taggen.tag import Kind
@@ -24,6 +25,7 @@ TAGS: dict[str, tuple[str, Kind]] = {
     "function": ("function", "function"),
 }
 THRESHOLD = 0.6
+READY_S = 60  # a worker on a busy machine
 
 
 class MerchantAdapter:
@@ -53,9 +55,19 @@ class MerchantAdapter:
         return card.base_fingerprint, Store(str(self.settings.adapter_store)).put(self._folder)
 
     async def publish(self, say: Callable[[str], None]) -> None:
-        """Tell the workers to serve the merchant by it."""
-        async with AdapterLog(self.settings, MERCHANT) as log:
-            await log.append(self._fingerprint, lambda _: Step("assign", self._reference))
+        """Tell the worker to serve the merchant by it, and wait for its word that it is ready to, but not for ever.
+
+        Raises BrokerError.
+        """
+        async with (
+            AdapterLog(self.settings, MERCHANT) as log,
+            Workers(self.settings, MERCHANT, self._fingerprint) as workers,
+        ):
+            change, offset = await log.append(self._fingerprint, lambda _: Step("assign", self._reference))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READY_S):
+                    async for _ in workers.answers(change, offset):
+                        pass
         say(
             f"\n{MERCHANT} gains an adapter of its own: {NAME} {VERSION}, the default adapter's weights, cut to "
             f"{len(TAGS)} of its tags under other names\n"

@@ -185,14 +185,13 @@ class Workers:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
 
-    async def listen(self) -> bool:
-        """Take in what comes, for a moment; False when nothing came."""
+    async def listen(self) -> None:
+        """Take in what comes, for a moment."""
         with translated(self._settings):
             polled = await self._consumer.getmany(timeout_ms=POLL_MS)
         for messages in polled.values():
             for status in await asyncio.to_thread(self._decode, [message.value for message in messages]):
                 self._hear(status)
-        return bool(polled)
 
     def _decode(self, values: list[bytes | None]) -> list[AdapterStatus]:
         statuses = []
@@ -213,10 +212,18 @@ class Workers:
             worker.report = status
 
     async def said(self) -> dict[str, AdapterStatus]:
-        """The last word of each worker, once all that was there has been taken in."""
-        while await self.listen() and time.monotonic() < self._entered + LISTEN_S:
-            pass
+        """The last word of each worker, once all that is there has been taken in."""
+        deadline = self._entered + self._settings.broker_retry_s
+        while not await self._at_the_end() and time.monotonic() < deadline:
+            await self.listen()
         return {name: worker.report for name, worker in self.by_name.items() if worker.report is not None}
+
+    async def _at_the_end(self) -> bool:
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            if end is None or await self._consumer.position(partition) < end:
+                return False
+        return True
 
     def live(self) -> dict[str, Worker]:
         """Those heard within ten seconds."""

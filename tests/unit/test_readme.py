@@ -8,7 +8,9 @@ import streamer.cli
 import taggen.cli
 from streamer.settings import PREFIX, Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = README + (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def _shown(default: object) -> str:
@@ -30,9 +32,9 @@ def test_the_settings_table_is_the_code() -> None:
 
 @pytest.mark.parametrize("program", ["streamer", "taggen"])
 def test_the_commands_shown_exist(program: str) -> None:
-    """Every `streamer X` and `taggen X` that the README shows is a command with the options shown."""
+    """Every `streamer X` and `taggen X` that the README and the guide to training show is a command, with the options."""
     app = get_command({"streamer": streamer.cli.app, "taggen": taggen.cli.app}[program])
-    shown = re.findall(rf"^    {program} ([^#\n]*)", README, re.MULTILINE)
+    shown = re.findall(rf"^    {program} ([^#\n]*)", SHOWN, re.MULTILINE)
     assert shown
     for line in shown:
         command = app

@@ -10,7 +10,8 @@ from streamer.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = README + (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+GUIDES = ("training.md", "adapters.md")
+SHOWN = "".join([README, *((ROOT / "docs" / guide).read_text(encoding="utf-8") for guide in GUIDES)])
 
 
 def _shown(default: object) -> str:
@@ -32,7 +33,7 @@ def test_the_settings_table_is_the_code() -> None:
 
 @pytest.mark.parametrize("program", ["streamer", "taggen"])
 def test_the_commands_shown_exist(program: str) -> None:
-    """Every `streamer X` and `taggen X` that the README and docs/training.md show is a command with the options shown."""
+    """Every `streamer X` and `taggen X` that the README and the guides show is a command with the options shown."""
     app = get_command({"streamer": streamer.cli.app, "taggen": taggen.cli.app}[program])
     shown = re.findall(rf"^    {program} ([^#\n]*)", SHOWN, re.MULTILINE)
     assert shown

@@ -1,5 +1,6 @@
 """How the commands read from Kafka: whole topics or single records, outside any consumer group."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -104,12 +105,7 @@ class Lookup:
         self._next: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
-        try:
-            with translated(self._settings):
-                await self._consumer.start()
-        except BaseException:
-            await self._consumer.stop()
-            raise
+        await connect(self._consumer, self._settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -148,6 +144,18 @@ def consumer(settings: Settings, offset_reset: str, group_id: str | None = None)
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         **settings.client_options(),
     )
+
+
+async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
+    """Start a consumer, or leave it stopped. Raises BrokerUnavailable or BrokerError."""
+    try:
+        with translated(settings):
+            await client.start()
+    except BaseException:
+        await client.stop()
+        raise
+    # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
+    await asyncio.sleep(0)
 
 
 def record_of(message: Any) -> Record:

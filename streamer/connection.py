@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streamer import access
 from streamer.codec import Coordinates, Record
-from streamer.errors import BrokerError, BrokerUnavailable, TopicMissing
+from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
 POLL_MS = 500
@@ -29,20 +30,20 @@ def translated(settings: Settings) -> Iterator[None]:
 
 
 async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
-    """The partitions of the topics. Raises TopicMissing, BrokerUnavailable or BrokerError."""
+    """The partitions of the topics. Raises TopicMissing, AccessDenied, BrokerUnavailable or BrokerError."""
+    client = settings.client_options()
+    await access.check(client)
     with translated(settings):
-        admin = AIOKafkaAdminClient(**settings.client_options())
+        admin = AIOKafkaAdminClient(**client)
         try:
             await admin.start()
             # All are asked for: a broker may create a topic that is asked for by name.
             there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+            for topic in topics:
+                if topic not in there:
+                    raise await access.missing(admin, topic, client)
         finally:
             await admin.close()
-    for topic in topics:
-        if topic not in there:
-            raise TopicMissing(
-                f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` does it"
-            )
     return [TopicPartition(topic, partition["partition"]) for topic in topics for partition in there[topic]]
 
 
@@ -147,8 +148,9 @@ def consumer(settings: Settings, offset_reset: str, group_id: str | None = None)
 
 
 async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
-    """Start a consumer, or leave it stopped. Raises BrokerUnavailable or BrokerError."""
+    """Start a consumer, or leave it stopped. Raises AccessDenied, BrokerUnavailable or BrokerError."""
     try:
+        await access.check(settings.client_options())
         with translated(settings):
             await client.start()
     except BaseException:

@@ -23,6 +23,7 @@ from streamer.connection import Reader
 from streamer.settings import Settings
 
 if TYPE_CHECKING:
+    from tests.brokers import KafkaCluster
     from tests.tiny import Tiny  # imports torch, which takes seconds
 
 CODEC = Codec()
@@ -36,7 +37,7 @@ Place = tuple[str, int, int]  # topic, partition, offset
 class Stage:
     """The topics and the group of one test, and the environment of its workers."""
 
-    broker: BrokerProcess
+    broker: "BrokerProcess | KafkaCluster"
     tiny: "Tiny | None"  # what the workers tag with; None: there are none
     folder: Path
     name: str

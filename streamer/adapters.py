@@ -18,15 +18,13 @@ from streamer.codec import WorkerState
 from streamer.loading import LOADERS, AdapterTagger, Loader, State, Version
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
-from streamer.pipeline import Served, now_ms
+from streamer.pipeline import FALLBACK, Served, now_ms
 from streamer.routing import Route, RouteChange, Routing
 from taggen.adapter import Adapter
 from taggen.listing import Listing
 from taggen.reference import Reference
 from taggen.store import Store
 from taggen.tag import Model
-
-FALLBACK = "adapter_fallback"
 
 REMEMBERED_MODELS = 10_000
 

@@ -16,6 +16,7 @@ from streamer.adapters_cli import app as adapters_app
 from streamer.dlq_cli import app as dlq_app
 from streamer.errors import InputError, SettingsError, StreamerError
 from streamer.mapping_cli import app as map_app
+from streamer.replay_cli import replay
 from streamer.schemas_cli import app as schemas_app
 from streamer.terminal import (
     FAILED,
@@ -51,6 +52,7 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(map_app, name="map")
 app.add_typer(schemas_app, name="schemas")
+app.command()(replay)
 
 
 @app.callback(

@@ -1,5 +1,6 @@
 """How the commands read from Kafka: whole topics or single records, outside any consumer group."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -8,8 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from streamer import access
 from streamer.codec import Coordinates, Record
-from streamer.errors import BrokerError, BrokerUnavailable, TopicMissing
+from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
 POLL_MS = 500
@@ -28,20 +30,20 @@ def translated(settings: Settings) -> Iterator[None]:
 
 
 async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
-    """The partitions of the topics. Raises TopicMissing, BrokerUnavailable or BrokerError."""
+    """The partitions of the topics. Raises TopicMissing, AccessDenied, BrokerUnavailable or BrokerError."""
+    client = settings.client_options()
+    await access.check(client)
     with translated(settings):
-        admin = AIOKafkaAdminClient(**settings.client_options())
+        admin = AIOKafkaAdminClient(**client)
         try:
             await admin.start()
             # All are asked for: a broker may create a topic that is asked for by name.
             there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+            for topic in topics:
+                if topic not in there:
+                    raise await access.missing(admin, topic, client)
         finally:
             await admin.close()
-    for topic in topics:
-        if topic not in there:
-            raise TopicMissing(
-                f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` does it"
-            )
     return [TopicPartition(topic, partition["partition"]) for topic in topics for partition in there[topic]]
 
 
@@ -104,12 +106,7 @@ class Lookup:
         self._next: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
-        try:
-            with translated(self._settings):
-                await self._consumer.start()
-        except BaseException:
-            await self._consumer.stop()
-            raise
+        await connect(self._consumer, self._settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -148,6 +145,19 @@ def consumer(settings: Settings, offset_reset: str, group_id: str | None = None)
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         **settings.client_options(),
     )
+
+
+async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
+    """Start a consumer, or leave it stopped. Raises AccessDenied, BrokerUnavailable or BrokerError."""
+    try:
+        await access.check(settings.client_options())
+        with translated(settings):
+            await client.start()
+    except BaseException:
+        await client.stop()
+        raise
+    # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
+    await asyncio.sleep(0)
 
 
 def record_of(message: Any) -> Record:

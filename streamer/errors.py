@@ -5,6 +5,7 @@ StreamerError
 ├── InputError           a file of listings with a line that holds none, exit code 2
 ├── BrokerError          the broker did not do what was asked of it
 │   ├── BrokerUnavailable    not reachable, after bounded retries
+│   ├── AccessDenied         the broker refuses us, or we its certificate
 │   ├── TopicMissing         a source or target topic does not exist
 │   ├── OffsetLost           a committed offset that the broker no longer has
 │   └── DeliveryError        an output was not taken
@@ -37,6 +38,10 @@ class BrokerError(StreamerError):
 
 class BrokerUnavailable(BrokerError):
     """The broker could not be reached, after bounded retries."""
+
+
+class AccessDenied(BrokerError):
+    """Credentials or a certificate were not accepted, or a topic is not for this user. Asking again is no use."""
 
 
 class TopicMissing(BrokerError):

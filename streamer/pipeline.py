@@ -21,7 +21,7 @@ from taggen.errors import DeviceError, NonFiniteScores
 from taggen.listing import Listing
 from taggen.tag import Model, Tagging
 
-STALE = "stale_version"
+STALE, FALLBACK = "stale_version", "adapter_fallback"  # flags of tag events
 MAX_DEAD_LETTER_KEY = 1024  # bytes; a larger record key is kept in the letter alone, if it fits
 _EVENT_ID_CHARS = 32  # 128 bits of the SHA-256
 

@@ -9,7 +9,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnrecognizedBrokerVersion
 
-from streamer.errors import BrokerError, BrokerUnavailable, OffsetLost, TopicMissing
+from streamer import access
+from streamer.errors import BrokerError, BrokerUnavailable, OffsetLost
 from streamer.settings import Settings
 
 KAFKA_MAX_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
@@ -43,6 +44,7 @@ async def preflight(settings: Settings) -> int:
 
 
 async def _attempt(settings: Settings) -> int:
+    await access.check(settings.client_options())
     admin = AIOKafkaAdminClient(**settings.client_options())
     try:
         await admin.start()
@@ -60,9 +62,7 @@ async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[
     control = () if settings.adapter_store is None else (settings.adapters_topic, settings.adapter_status_topic)
     for topic in (*settings.input_topics, settings.tags_topic, settings.dead_letter_topic, *control):
         if topic not in there:
-            raise TopicMissing(
-                f"{topic}: no such topic on {settings.kafka_bootstrap}; `streamer topics create` makes it"
-            )
+            raise await access.missing(admin, topic, settings.client_options())
     return [
         TopicPartition(topic, partition["partition"]) for topic in settings.input_topics for partition in there[topic]
     ]

@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from streamer.codec import Record
-from streamer.connection import POLL_MS, consumer, record_of, translated
+from streamer.connection import POLL_MS, connect, consumer, record_of, translated
 from streamer.errors import BrokerError
 from streamer.settings import Settings
 
@@ -42,12 +42,7 @@ class Scanner:
         self._consumer = consumer(settings, "none", group_id)
 
     async def __aenter__(self) -> Self:
-        try:
-            with translated(self._settings):
-                await self._consumer.start()
-        except BaseException:
-            await self._consumer.stop()
-            raise
+        await connect(self._consumer, self._settings)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,8 +83,8 @@ class Scanner:
         with translated(self._settings):
             return {partition: await self._consumer.committed(partition) for partition in partitions}
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Set the group's offsets of assigned partitions."""
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Set the group's offsets of assigned partitions, each with a note beside it."""
         if offsets:
             with translated(self._settings):
                 await self._consumer.commit(dict(offsets))

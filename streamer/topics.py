@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 
+from streamer import access
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
@@ -108,10 +109,11 @@ async def ensure(topics: Iterable[Topic], *, timeout_s: float = 15.0, **client: 
     """Create the topics that are missing and say how the others compare; returns once every partition has a leader.
 
     `client` is what an aiokafka client takes (`Settings.client_options()`). Settings of an existing topic are compared,
-    never changed. Raises BrokerUnavailable when nothing answers in time,
+    never changed. Raises AccessDenied, BrokerUnavailable when nothing answers in time,
     BrokerError when a topic is refused or exists with fewer partitions than wanted.
     """
     deadline = time.monotonic() + timeout_s
+    await access.check(client)
     admin = await _connect(client, deadline)
     try:
         return await _ensure(admin, tuple(topics), deadline)

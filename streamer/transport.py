@@ -1,5 +1,5 @@
-"""Faust's Kafka consumer with three changes: it hands messages over without four tasks for each, it refuses to jump
-over lost offsets, and the fetch wait is a setting."""
+"""Faust's Kafka consumer with four changes: it hands messages over without four tasks for each, it refuses to jump over
+lost offsets, it reads nothing that a transaction has aborted, and the fetch wait is a setting."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         consumer = super()._create_worker_consumer(transport)
         # Faust passes 1,500 and offers no setting; the fetcher reads this when the consumer starts.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms
+        # Faust reads what a transaction has aborted too, unless it is in one itself.
+        consumer._isolation_level = "read_committed"
         return consumer
 
     async def on_thread_stop(self) -> None:
@@ -97,14 +99,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
             while not (self.should_stop or fetcher.should_stop):
                 messages: AsyncIterator[tuple[TP, Any]] = self.getmany(timeout=1.0)
                 await asyncio.sleep(0)
+                checked: set[TP] = set()  # where the first gap of this poll is none of retention's, nor are the others
                 async for partition, message in messages:
                     offset = message.offset
                     last = read_offsets[partition]
                     if last is not None and offset < last:
                         continue
-                    if last and offset - last > 1 and self.app.topics.acks_enabled_for(message.topic):
-                        await self._check_gap(partition, last, offset)
-                        await self._add_gap(partition, last + 1, offset)
+                    if last is not None and offset - last > 1 and self.app.topics.acks_enabled_for(message.topic):
+                        await self._check_gap(partition, last, checked)
+                        # Faust adds the message behind the gap too, and its commits then stop at the doubled offset
+                        await self._add_gap(partition, last + 1, offset - 1)
                     if self._n_acked >= self._commit_every:
                         self._n_acked = 0
                         await self.commit()
@@ -126,11 +130,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
             if not self.transport.app.should_stop:
                 raise
 
-    async def _check_gap(self, partition: TP, last: int, offset: int) -> None:
-        """Offsets are missing: fine after compaction and transaction markers, not when retention has overtaken us."""
+    async def _check_gap(self, partition: TP, last: int, checked: set[TP]) -> None:
+        """Offsets are missing: fine after compaction and transactions, not when retention has overtaken us."""
+        if partition in checked:
+            return
         beginning = (await self._thread.earliest_offsets(partition))[partition]
         if beginning > last + 1:
             raise OffsetLost(partition.topic, partition.partition, last + 1, beginning)
+        checked.add(partition)
 
 
 class Transport(driver.Transport):  # type: ignore[misc]  # faust is untyped

@@ -1,15 +1,17 @@
-"""Apache Kafka itself, one node, as the tests run it: the jars by Maven, the data in a folder of the test."""
+"""Apache Kafka itself, as the tests run it: the jars by Maven, the data in a folder of the test."""
 
 import base64
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
-from streamer.broker import HOST, BrokerProcess, free_port
+from streamer.broker import HOST, BrokerProcess, answers, free_port
+from tests import certificates
 
 TESTS = Path(__file__).parent
 POM = TESTS / "kafka" / "pom.xml"
@@ -46,25 +48,30 @@ def jars() -> Path:
 
 
 class ApacheKafka(BrokerProcess):
-    """One node, broker and controller in one. Its data outlive `stop` and `kill`: `start` goes on with them."""
+    """A node, broker and controller in one; alone if it is not told of others. Its data outlive `stop` and `kill`:
+    `start` goes on with them."""
 
     kind = "kafka"
     start_timeout_s = 60.0
     stop_timeout_s = 30.0
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, controllers: Sequence[int] = (), node: int = 1) -> None:
+        """`controllers`: the ports on which the nodes of a cluster, this one among them, talk to each other."""
         super().__init__(port, folder / "kafka.log")
         self._jars = jars()
         self._folder = folder
-        self._controller_port = free_port()
+        self._node = node
+        self._controllers = controllers or (free_port(),)
 
     def command(self) -> Sequence[str | Path]:
         """Return the server's command line; formats the data folder the first time."""
         properties = self._folder / "server.properties"
         if not properties.exists():
             properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
-            cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
-            tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", f"--config={properties}"]
+            # nodes of one cluster have one id
+            cluster_id = base64.urlsafe_b64encode(hashlib.md5(repr(self._controllers).encode()).digest())  # noqa: S324
+            identity = f"--cluster-id={cluster_id.rstrip(b'=').decode()}"
+            tool = ["kafka.tools.StorageTool", "format", identity, f"--config={properties}", *self._formatting()]
             subprocess.run(self._java(*tool), check=True, stdout=subprocess.DEVNULL)
         return self._java("kafka.Kafka", str(properties))
 
@@ -73,27 +80,34 @@ class ApacheKafka(BrokerProcess):
         flags = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
         return ["java", *flags, "-cp", f"{self._jars}/*", *arguments]
 
+    def _formatting(self) -> Sequence[str]:
+        return ()
+
     def _properties(self) -> dict[str, object]:
+        controller_port = self._controllers[self._node - 1]
+        replicas = len(self._controllers)
+        in_sync = max(1, replicas - 1)
         return {
             "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
+            "node.id": self._node,
+            "controller.quorum.voters": ",".join(
+                f"{node}@{HOST}:{port}" for node, port in enumerate(self._controllers, 1)
+            ),
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller_port}",
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": self._folder / "data",
             "auto.create.topics.enable": "false",
-            # one node
-            "default.replication.factor": 1,
-            "min.insync.replicas": 1,
-            "offsets.topic.replication.factor": 1,
+            "default.replication.factor": replicas,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync,
             "transaction.state.log.num.partitions": 4,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": in_sync,
             # tests do not wait for more members to join, and may ask for short session timeouts
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
@@ -103,3 +117,86 @@ class ApacheKafka(BrokerProcess):
             # the default of 128 MB would fill a third of the heap
             "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
         }
+
+
+class KafkaCluster:
+    """Three nodes: every topic has three replicas, and a write needs two of them. A context manager."""
+
+    kind = "kafka"
+
+    def __init__(self, folder: Path) -> None:
+        ports = [free_port() for _ in range(3)]
+        folders = [folder / str(node) for node in (1, 2, 3)]
+        for one in folders:
+            one.mkdir()
+        self.nodes = [ApacheKafka(one, 0, ports, node) for node, one in enumerate(folders, 1)]
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses of all nodes."""
+        return ",".join(node.bootstrap for node in self.nodes)
+
+    def __enter__(self) -> Self:
+        try:
+            with ThreadPoolExecutor(3) as threads:  # none is ready before a majority is there
+                list(threads.map(ApacheKafka.start, self.nodes))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+class SecuredKafka(ApacheKafka):
+    """One node that takes clients by TLS and SCRAM alone. It knows two users, `USER`, who may do everything, and
+    `GUEST`, who may do nothing; `expired` is the address of a listener whose certificate has expired."""
+
+    USER, GUEST = ("alice", "alice's secret"), ("guest", "guest's secret")
+    mechanism = "SCRAM-SHA-512"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._inside, self._expired = free_port(), free_port()
+        self.authority = folder / "authority.pem"
+        certificates.write(folder)
+
+    @property
+    def expired(self) -> str:
+        """The address of the listener with the certificate that nobody should accept."""
+        return f"{HOST}:{self._expired}"
+
+    def ready(self) -> bool:
+        """Tell whether it answers on the listener that needs no credentials."""
+        return answers(self._inside)
+
+    def _formatting(self) -> Sequence[str]:
+        return [
+            f'--add-scram={self.mechanism}=[name="{name}",password="{password}"]'
+            for name, password in (self.USER, self.GUEST)
+        ]
+
+    def _properties(self) -> dict[str, object]:
+        ports = {"INSIDE": self._inside, "SECURE": self.port, "EXPIRED": self._expired}
+        clients = [f"{name}://{HOST}:{port}" for name, port in ports.items()]
+        properties = super()._properties()
+        properties |= {
+            "listeners": ",".join([*clients, f"CONTROLLER://{HOST}:{self._controllers[0]}"]),
+            "advertised.listeners": ",".join(clients),
+            "inter.broker.listener.name": "INSIDE",
+            "listener.security.protocol.map": "INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,EXPIRED:SASL_SSL",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{self.USER[0]}",
+        }
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        for listener in ("secure", "expired"):
+            prefix = f"listener.name.{listener}"
+            properties |= {
+                f"{prefix}.sasl.enabled.mechanisms": self.mechanism,
+                f"{prefix}.{self.mechanism.lower()}.sasl.jaas.config": login,
+                f"{prefix}.ssl.keystore.type": "PEM",
+                f"{prefix}.ssl.keystore.location": self._folder / f"{listener}.pem",
+            }
+        return properties

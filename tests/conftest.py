@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
@@ -32,6 +32,8 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
+K = TypeVar("K")
+
 BROKERS = ["tansu", pytest.param("kafka", marks=pytest.mark.kafka)]
 
 
@@ -39,8 +41,13 @@ def _broker(kind: str, folders: pytest.TempPathFactory) -> BrokerProcess:
     folder = folders.mktemp(kind)
     if kind == "tansu":
         return EmbeddedBroker(log=folder / "tansu.log")
+    return kafka_or_skip(ApacheKafka, folder)
+
+
+def kafka_or_skip(kind: Callable[[Path], K], folder: Path) -> K:
+    """A Kafka of this kind, not started yet; without Java the test is skipped, unless REQUIRE_JAVA says it must run."""
     try:
-        return ApacheKafka(folder)
+        return kind(folder)
     except KafkaMissing as missing:
         if os.environ.get("REQUIRE_JAVA") == "1":
             pytest.fail(f"REQUIRE_JAVA is set: {missing}")

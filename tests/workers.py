@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -21,7 +21,10 @@ from streamer.broker import BrokerProcess
 from streamer.codec import Codec, DeadLetter, Record, TagEvent
 from streamer.connection import Reader
 from streamer.settings import Settings
-from tests.tiny import Tiny
+
+if TYPE_CHECKING:
+    from tests.brokers import KafkaCluster
+    from tests.tiny import Tiny  # imports torch, which takes seconds
 
 CODEC = Codec()
 ROOT = Path(__file__).parent.parent
@@ -34,8 +37,8 @@ Place = tuple[str, int, int]  # topic, partition, offset
 class Stage:
     """The topics and the group of one test, and the environment of its workers."""
 
-    broker: BrokerProcess
-    tiny: Tiny
+    broker: "BrokerProcess | KafkaCluster"
+    tiny: "Tiny | None"  # what the workers tag with; None: there are none
     folder: Path
     name: str
     settings: dict[str, str] = field(default_factory=dict)
@@ -82,6 +85,25 @@ class Stage:
         self.started.append(worker)
         return worker
 
+    def here(self, **settings: Any) -> Settings:
+        """The settings of the workers' topics and group, for calls in this process."""
+        return Settings(
+            kafka_bootstrap=self.broker.bootstrap,
+            group_id=self.name,
+            source_topics=(self.source,),
+            tags_topic=self.tags,
+            dead_letter_topic=self.dead_letters,
+            retry_topic=self.retries,
+            **self._model(),
+            torch_threads=1,
+            idempotent_producer=self.broker.kind == "kafka",
+            fetch_max_wait_ms=100,
+            **settings,
+        )
+
+    def _model(self) -> dict[str, Any]:
+        return {} if self.tiny is None else {"base_model": str(self.tiny.base), "default_adapter": self.tiny.adapter}
+
     async def command(self, *arguments: str, code: int = 0, **settings: object) -> str:
         """Run a command of `streamer` to its end; returns its output, after a check of its exit code."""
         process = await asyncio.create_subprocess_exec(
@@ -111,8 +133,7 @@ class Stage:
             "tags_topic": self.tags,
             "dead_letter_topic": self.dead_letters,
             "retry_topic": self.retries,
-            "base_model": self.tiny.base,
-            "default_adapter": self.tiny.adapter,
+            **self._model(),
             "torch_threads": 1,
             "idempotent_producer": self.broker.kind == "kafka",
             "fetch_max_wait_ms": 100,

@@ -9,7 +9,6 @@ import pytest
 from streamer.codec import Codec, Coordinates, DeadLetter, TagEvent
 from streamer.dlq import Filed, Filter, Purged, Redriven, find, one, purge, redrive
 from streamer.errors import BrokerError, InputError
-from streamer.settings import Settings
 from tests.faulty import RAISE
 from tests.integration.test_worker import avro, titled
 from tests.workers import Stage
@@ -32,19 +31,6 @@ async def file(stage: Stage, *letters: DeadLetter) -> None:
     await stage.publish([CODEC.encode_dead_letter(one) for one in letters], [b"one"] * len(letters), stage.dead_letters)
 
 
-def settings_of(stage: Stage) -> Settings:
-    """The settings of the stage's workers, for calls in this process."""
-    return Settings(
-        kafka_bootstrap=stage.broker.bootstrap,
-        source_topics=(stage.source,),
-        tags_topic=stage.tags,
-        dead_letter_topic=stage.dead_letters,
-        retry_topic=stage.retries,
-        redrive_limit=2,
-        fetch_max_wait_ms=100,
-    )
-
-
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 async def test_redrive(stage: Stage) -> None:
     """What failed in the model is tagged after a redrive, under the event id that a replay would give it, and traced to
@@ -56,7 +42,7 @@ async def test_redrive(stage: Stage) -> None:
         worker.terminate()
         await worker.exit_code()
     with stage.worker():  # this one has a model that does not fail
-        settings = settings_of(stage)
+        settings = stage.here(redrive_limit=2)
         assert await redrive(settings, Filter(), dry_run=True) == Redriven(sent=2)
         assert json.loads(await stage.command("dlq", "redrive", "--json")) == asdict(Redriven(sent=2))
         await stage.until_written(5)
@@ -89,7 +75,7 @@ async def test_find_and_show(stage: Stage) -> None:
         Filter("model_error", "globex"): [],
     }
     for filtered, offsets in wanted.items():
-        found = [one async for one in find(settings_of(stage), filtered)]
+        found = [one async for one in find(stage.here(redrive_limit=2), filtered)]
         assert [one.letter.offset for one in found if isinstance(one, Filed)] == offsets
         assert len(found) == len(offsets) + 1  # the junk
     lines = await stage.command("dlq", "list", "--merchant", "globex", "--json")
@@ -98,7 +84,7 @@ async def test_find_and_show(stage: Stage) -> None:
     assert await stage.command("dlq", "show", place, "--raw") == "1 of globex"
     for nowhere in (f"{place}00", "9/1", "here"):
         with pytest.raises(InputError, match=nowhere):
-            await one(settings_of(stage), nowhere)
+            await one(stage.here(redrive_limit=2), nowhere)
 
 
 async def test_redrive_of_a_truncated_letter(stage: Stage) -> None:
@@ -112,7 +98,7 @@ async def test_redrive_of_a_truncated_letter(stage: Stage) -> None:
     gone = whole._replace(offset=900)
     replaced = whole._replace(partition=other[1], offset=other[2])
     await file(stage, whole, gone, replaced)
-    done = await redrive(settings_of(stage), Filter())
+    done = await redrive(stage.here(redrive_limit=2), Filter())
     assert done == Redriven(sent=1, gone=2)
     [sent] = await stage.records(stage.retries, 1)
     assert sent.value == b"the whole record"
@@ -126,7 +112,7 @@ async def test_purge(stage: Stage) -> None:
     before = await stage.records(stage.dead_letters, 10)
     if stage.broker.kind == "tansu":
         with pytest.raises(BrokerError, match="deletes no records"):
-            await purge(settings_of(stage), Filter(merchant_id="acme"))
+            await purge(stage.here(redrive_limit=2), Filter(merchant_id="acme"))
         return
     assert json.loads(await stage.command("dlq", "purge", "--merchant", "acme", "--yes", "--json")) == {
         "purged": 5,
@@ -137,6 +123,6 @@ async def test_purge(stage: Stage) -> None:
     assert sorted((one.key, one.value, one.timestamp) for one in after) == sorted(
         (one.key, one.value, one.timestamp) for one in kept
     )
-    assert (await purge(settings_of(stage), Filter(), dry_run=True)).purged == 5
-    assert await purge(settings_of(stage), Filter()) == Purged(purged=5)
-    assert [one async for one in find(settings_of(stage), Filter())] == []
+    assert (await purge(stage.here(redrive_limit=2), Filter(), dry_run=True)).purged == 5
+    assert await purge(stage.here(redrive_limit=2), Filter()) == Purged(purged=5)
+    assert [one async for one in find(stage.here(redrive_limit=2), Filter())] == []

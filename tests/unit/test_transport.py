@@ -35,6 +35,7 @@ async def test_the_app_consumes_with_our_parts(app: App) -> None:
     assert isinstance(app.stream(app.topic("t")), Stream)
     client = app.consumer._thread._create_worker_consumer(app.transport)
     assert client._fetch_max_wait_ms == 123
+    assert client._isolation_level == "read_committed"
     await client.stop()
 
 

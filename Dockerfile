@@ -13,7 +13,8 @@ WORKDIR /src
 COPY pyproject.toml requirements.txt ./
 
 # Dependencies are a layer of their own: a change of our code does not fetch torch again. The lock is a constraint here,
-# since it holds the tools of development too. The base model is unpacked once, now, and not at each start.
+# since it holds the tools of development too. The base model is unpacked once, now, and not at each start; its folder is
+# root's alone until the image's user may read it.
 
 FROM build AS build-cpu
 ENV UV_TORCH_BACKEND=cpu
@@ -21,14 +22,16 @@ RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
     --requirement pyproject.toml --extra s3 --extra tracing
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
-    && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"
+    && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()" \
+    && chmod -R a+rX /opt/cache
 
 FROM build AS build-cuda
 RUN uv pip install --no-cache --compile-bytecode --constraint requirements.txt \
     --requirement pyproject.toml --extra s3 --extra tracing
 COPY . .
 RUN uv pip install --no-cache --compile-bytecode --no-deps . \
-    && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()"
+    && XDG_CACHE_HOME=/opt/cache /opt/venv/bin/python -P -c "from taggen import embedded; embedded.checkpoint()" \
+    && chmod -R a+rX /opt/cache
 
 FROM python:3.11.13-slim-bookworm AS runtime
 # torch asks for the name and the home of its user; the folder is for an adapter store in a volume, which takes its owner

@@ -5,12 +5,13 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 from streamer.broker import HOST, BrokerProcess, answers, free_port
+from streamer.errors import BrokerUnavailable
 from tests import certificates
 
 TESTS = Path(__file__).parent
@@ -75,6 +76,10 @@ class ApacheKafka(BrokerProcess):
             subprocess.run(self._java(*tool), check=True, stdout=subprocess.DEVNULL)
         return self._java("kafka.Kafka", str(properties))
 
+    def launch(self) -> None:
+        """Start the process, and do not wait for it: a node of a cluster answers when the others are there."""
+        self._process = self._spawn()
+
     def _java(self, *arguments: str) -> list[str]:
         # starts fast and stays small: these are short runs beside the worker under test
         flags = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
@@ -138,8 +143,13 @@ class KafkaCluster:
 
     def __enter__(self) -> Self:
         try:
-            with ThreadPoolExecutor(3) as threads:  # none is ready before a majority is there
-                list(threads.map(ApacheKafka.start, self.nodes))
+            for node in self.nodes:  # none is ready before a majority is there
+                node.launch()
+            deadline = time.monotonic() + ApacheKafka.start_timeout_s
+            while not all(node.ready() for node in self.nodes):
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"no cluster at {self.bootstrap}")
+                time.sleep(0.1)
         except BaseException:
             self.__exit__()
             raise

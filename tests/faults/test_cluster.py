@@ -33,7 +33,7 @@ def cluster_stage(tmp_path: Path, tiny: "Tiny", unique: Callable[[str], str]) ->
 
 
 async def test_each_broker_is_killed_in_turn(cluster_stage: Stage) -> None:
-    """Killed and started again while listings are tagged, each broker once, leaders of partitions and the coordinator of
+    """Killed and started again while listings are tagged, leaders of partitions and the coordinator of
     the group among them: the worker goes on, and `streamer verify` finds an outcome for every input."""
     stage, cluster = cluster_stage, cluster_stage.broker
     assert isinstance(cluster, KafkaCluster)

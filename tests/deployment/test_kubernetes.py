@@ -311,7 +311,7 @@ def test_what_uses_the_store_may(root: str) -> None:
         names[name] = {one["valueFrom"]["secretKeyRef"]["name"] for one in keys}
         command, _ = parsed(container["args"])
         stores = settings(root, container).adapter_store is not None
-        if command == "worker" and stores:
+        if command in ("worker", "replay") and stores:
             assert names[name] == {"streamer-store"}
         elif command == "adapters publish":
             assert stores

@@ -188,7 +188,7 @@ class ComposedKafka(ApacheKafka):
             for name, value in SERVICES["kafka"]["environment"].items()
             if name != "KAFKA_HEAP_OPTS"
         }
-        moved = {"19092": free_port(), "9092": self.port, "9093": self._controller_port}
+        moved = {"19092": free_port(), "9092": self.port, "9093": self._controllers[0]}
         for name in ("listeners", "advertised.listeners", "controller.quorum.voters"):
             value = re.sub(r"kafka:|0\.0\.0\.0:", "127.0.0.1:", found[name])
             found[name] = re.sub(r":(\d+)", lambda port: f":{moved[port[1]]}", value)

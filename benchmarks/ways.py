@@ -18,7 +18,7 @@ from taggen.base import DTYPES, Base, Quantization, linear_layers, place
 from taggen.head import TaggerModel
 from taggen.headpages import HeadPages
 from taggen.lora import page_width
-from taggen.mixed import AdapterSlot, MixedModel, order
+from taggen.mixed import HEAD_PAGES, WIDEST, AdapterSlot, MixedModel, order
 from taggen.pages import page_count
 from taggen.tagger import default_adapter
 
@@ -104,12 +104,13 @@ class Bed:
     def _mixed_model(self, base: Base, quantization: Quantization) -> tuple[MixedModel, list[AdapterSlot]]:
         place(base.encoder, quantization, self._dtype, self._device)
         pages = len(self._adapters) * page_count(self._adapters[0].rank) + 8
-        page = page_width(base.encoder) * self._dtype.itemsize + 2 * HeadPages.page_bytes(base.hidden_size, self._dtype)
-        spare = 64 * HeadPages.page_bytes(base.hidden_size, self._dtype)
-        model = MixedModel(base, pages * page + spare, self._dtype, self._device).eval()
+        head_page = HeadPages.page_bytes(base.hidden_size, self._dtype)
+        page = page_width(base.encoder) * self._dtype.itemsize + HEAD_PAGES * head_page
+        model = MixedModel(base, pages * page + WIDEST * head_page, self._dtype, self._device).eval()
         slots = [slot for slot in map(model.acquire, self._adapters) if slot is not None]
         for slot in slots:
             model.fill(slot)
+        assert len(slots) == len(self._adapters)
         assert sorted(slots, key=order) == slots
         return model, slots
 

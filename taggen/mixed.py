@@ -16,6 +16,7 @@ from taggen.normalize import Rules
 from taggen.pages import PAGE_ROWS, group, page_count
 from taggen.slots import Slot, SlotTable
 
+HEAD_PAGES = 4  # of heads for each page of updates: room for a set of some tags and 96 labels
 WIDEST = 49  # pages of the widest head that a card may ask for: 512 tags and 512 labels
 
 
@@ -51,11 +52,10 @@ class MixedModel(nn.Module):
         self._device = device
         page = page_width(base.encoder) * dtype.itemsize
         head_page = HeadPages.page_bytes(base.hidden_size, dtype)
-        # Two pages of heads for each adapter: most have fewer than 16 tags and fewer than 32 labels.
-        pages = (adapter_bytes - WIDEST * head_page) // (page + 2 * head_page)
+        pages = (adapter_bytes - WIDEST * head_page) // (page + HEAD_PAGES * head_page)
         if pages < 1:
             raise AdapterError(f"adapter_memory: {adapter_bytes} bytes hold no adapter, one page has {page}", "size")
-        head_pages = 2 * pages + WIDEST
+        head_pages = HEAD_PAGES * pages + WIDEST
         self._updates = LoraPages(base.encoder, pages, dtype, device)
         self._heads = HeadPages(base.hidden_size, head_pages, dtype, device)
         self.table: SlotTable[Resident] = SlotTable(pages, head_pages)

@@ -18,7 +18,7 @@ from taggen.adapter import Adapter
 from taggen.base import DTYPES, load_base, place
 from taggen.head import Answer, TaggerModel, label_count
 from taggen.listing import Listing
-from taggen.mixed import order
+from taggen.mixed import HEAD_PAGES, WIDEST, order
 from taggen.tagger import Tagger
 from tests.adapters import write_adapter
 from tests.tiny import Tiny
@@ -176,7 +176,10 @@ def test_a_row_has_the_same_bits_in_any_company(quantization: Any, dtype: str, m
     """Alone and in any batch, beside any neighbours, in any pages, with one thread or two. The memory holds so little
     that pages change hands all the time, and what was in them before must not show."""
     alone = Alone(merchants, quantization, dtype)
-    little = merchants.tagger(quantization, dtype, adapter_bytes=20 * 16 * 2 * 448 * DTYPES[dtype].itemsize + 250_000)
+    size = DTYPES[dtype].itemsize
+    head_page = 32 * (32 * size + 4)
+    memory = 20 * (16 * 2 * 448 * size + HEAD_PAGES * head_page) + WIDEST * head_page  # 20 pages
+    little = merchants.tagger(quantization, dtype, adapter_bytes=memory)
     pairs = strategies.tuples(
         strategies.integers(0, len(merchants.listings) - 1), strategies.integers(0, len(merchants.adapters) - 1)
     )

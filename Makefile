@@ -5,7 +5,7 @@ BIN := .venv/bin
 # one try may fail for the network's sake
 SYNC = $(BIN)/python -m uv pip sync -q --python $(BIN)/python requirements.txt
 
-.PHONY: help setup demo test lint format typecheck lock bench bench-gpu test-gpu train package clean
+.PHONY: help setup demo test lint format typecheck lock bench bench-gpu test-gpu test-kafka train package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +56,9 @@ bench: .venv/.installed ## the figures of the README
 
 bench-gpu: .venv/.installed ## what adapters cost on a CUDA device, and its share of the matrix peak
 	$(BIN)/python benchmarks/adapters.py --device cuda
+
+test-kafka: .venv/.installed ## the long tests on Apache Kafka: three brokers, one killed after the other
+	REQUIRE_JAVA=1 $(BIN)/pytest -m "kafka and slow" tests/faults
 
 test-gpu: .venv/.installed ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)

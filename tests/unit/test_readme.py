@@ -32,7 +32,7 @@ def test_the_settings_table_is_the_code() -> None:
 
 
 @pytest.mark.parametrize("program", ["streamer", "taggen"])
-    """Every `streamer X` and `taggen X` that README and training guide show is a command with the options shown."""
+def test_the_commands_shown_exist(program: str) -> None:
     """Every `streamer X` and `taggen X` that the README and the guides show is a command with the options shown."""
     app = get_command({"streamer": streamer.cli.app, "taggen": taggen.cli.app}[program])
     shown = re.findall(rf"^    {program} ([^#\n]*)", SHOWN, re.MULTILINE)

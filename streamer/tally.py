@@ -71,7 +71,9 @@ class Tally:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for `json.dumps`."""
-        return asdict(self)
+        tags = {name: asdict(changes) for name, changes in self.tags.items()}
+        # Not asdict(self): it makes a Counter of a Counter's items.
+        return {**vars(self), "dead_letters": dict(self.dead_letters), "tags": tags}
 
     @classmethod
     def from_file(cls, path: Path, replay_id: str) -> "Tally":

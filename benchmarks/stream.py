@@ -61,9 +61,7 @@ def measure(name: str, round_: int, broker: EmbeddedBroker, events: Sequence[Eve
     """CPU microseconds an event and events a second of one consumer over all events."""
     topic = f"listings-{name}-{round_}"
     task = Task(broker.bootstrap, topic, f"{topic}-out", len(events), free_port())
-    limits = {"max.message.bytes": str(topics.MIB)}
-    wanted = [topics.Topic(name, PARTITIONS, limits) for name in (task.topic, task.output, "product-tags-dlq")]
-    asyncio.run(topics.ensure(wanted, bootstrap_servers=broker.bootstrap))
+    asyncio.run(topics.ensure(topics.wanted(task.settings(), PARTITIONS), bootstrap_servers=broker.bootstrap))
     with consumer(name, task, folder) as running:
         running.until(running.ready, START_S)
         before: Usage = running.ask("now")

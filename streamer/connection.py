@@ -153,11 +153,11 @@ async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
         await access.check(settings.client_options())
         with translated(settings):
             await client.start()
+        # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
+        await asyncio.sleep(0)
     except BaseException:
         await client.stop()
         raise
-    # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
-    await asyncio.sleep(0)
 
 
 def record_of(message: Any) -> Record:

@@ -38,7 +38,12 @@ class MerchantAdapter:
     async def build(self) -> None:
         """Make the adapter and put it into the store; if the control topic knows the merchant from another demo, start
         without an adapter again. Raises AdapterError and BrokerError."""
-        self._fingerprint, self._reference = await asyncio.to_thread(self._build)
+        building = asyncio.create_task(asyncio.to_thread(self._build))
+        try:
+            self._fingerprint, self._reference = await asyncio.shield(building)
+        except asyncio.CancelledError:
+            await asyncio.wait({building})  # or the thread would write into a folder that is being removed
+            raise
         async with AdapterLog(self.settings, MERCHANT) as log:
             if log.merchant(self._fingerprint).versions:
                 await log.append(self._fingerprint, lambda _: Step("retire"))

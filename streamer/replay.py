@@ -224,13 +224,13 @@ class Replay:
             await delivery.start()
             read: asyncio.Queue[_Chunk | None] = asyncio.Queue(1)
             tagged: asyncio.Queue[tuple[_Chunk, list[Outcome]] | None] = asyncio.Queue(1)
-            watching = asyncio.create_task(self._let_live_go_first())
-            stack.callback(watching.cancel)
             try:
                 async with asyncio.TaskGroup() as tasks:
+                    watching = tasks.create_task(self._let_live_go_first())
                     tasks.create_task(self._read(plan, scanner, read))
                     tasks.create_task(self._tag(stages, read, tagged))
-                    tasks.create_task(self._deliver(plan, scanner, delivery, stages, tagged))
+                    delivering = tasks.create_task(self._deliver(plan, scanner, delivery, stages, tagged))
+                    delivering.add_done_callback(lambda _: watching.cancel())
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from streamer import failpoints
 from streamer.codec import WorkerState
 from streamer.loading import LOADERS, AdapterTagger, Loader, State, Version
 from streamer.metrics import Metrics
@@ -174,6 +175,7 @@ class Adapters:
         """Of the loader: the records that assign the version are in force."""
         merchant, reference = version.merchant, version.reference
         self.routing.release(merchant, reference)
+        failpoints.reach("flipped")
         state = self.routing.merchant(merchant)
         if state.versions and state.versions[0] == reference:
             self._certain[merchant] = state.revision

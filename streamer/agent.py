@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from streamer import failpoints
 from streamer.acknowledge import Acknowledgements
 from streamer.batch import Former, Intake
 from streamer.codec import Record
@@ -266,14 +267,17 @@ class TaggingAgent:
                     self._guard.record(outcome.reason, outcome.merchant_id)
                 else:
                     self._guard.record(None, outcome.listing.merchant_id)
+            failpoints.reach("encoded")
             started = time.perf_counter()
             with self._traced(batch, outputs, model) as outputs:
                 await self._delivery.send(outputs)
             deliver_s = time.perf_counter() - started
+            failpoints.reach("delivered")
             for row in batch.rows:
                 offset = acknowledgements.finish(row.event)
                 if offset is not None:
                     progress.finished[row.event.message.topic, row.event.message.partition] = offset
+            failpoints.reach("acknowledged")
             progress.in_hand -= len(batch.rows)
             progress.last = time.monotonic()
             permits.release()

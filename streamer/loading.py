@@ -14,6 +14,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
 
+from streamer import failpoints
 from streamer.modelthread import ModelThread
 from streamer.pipeline import Tagger
 from taggen.adapter import Adapter
@@ -110,6 +111,7 @@ class _Engine:
     def _timed(self, adapter: Adapter) -> None:
         started = time.perf_counter()
         self._tagger.smoke(adapter)
+        failpoints.reach("copied")
         self.model_s = time.perf_counter() - started
 
 
@@ -184,9 +186,11 @@ class Loader:
     def _attempt(self, version: Version, urgent: bool) -> float:
         """In a loader's thread; returns the seconds that it took of the model's."""
         adapter = self._store.load(version.reference)
+        failpoints.reach("loaded")
         engine = _Engine(self._tagger, self._model_thread, urgent)
         if not version.admitted:
             admit(adapter, version.reference, version.merchant, engine)
+            failpoints.reach("admitted")
         return engine.model_s
 
     def _ready(self, version: Version, model_s: float) -> None:

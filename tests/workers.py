@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streamer import topics
+from streamer import failpoints, topics
 from streamer.broker import BrokerProcess
 from streamer.codec import Codec, DeadLetter, Record, TagEvent
 from streamer.connection import Reader
@@ -78,10 +78,14 @@ class Stage:
         """What the workers write."""
         return self.tags, self.dead_letters
 
-    def worker(self, module: str = "streamer", **settings: object) -> "WorkerProcess":
-        """Start a worker: `streamer`, or `tests.faulty`, whose model fails where a title says so."""
+    def worker(self, module: str = "streamer", fail_at: str = "", **settings: object) -> "WorkerProcess":
+        """Start a worker: `streamer`, or `tests.faulty`, whose model fails where a title says so.
+
+        `fail_at`: the fail point that kills it.
+        """
         log = self.folder / f"worker-{len(self.started)}.log"
-        worker = WorkerProcess([sys.executable, "-m", module, "worker"], self.environment(settings), log)
+        environment = self.environment(settings) | {failpoints.VARIABLE: fail_at}
+        worker = WorkerProcess([sys.executable, "-m", module, "worker"], environment, log)
         self.started.append(worker)
         return worker
 
@@ -287,7 +291,11 @@ class WorkerProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self._process.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it as a crash would."""

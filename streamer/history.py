@@ -1,11 +1,12 @@
-"""What a replay must know before it begins: which records are meant, and what each product's tags were.
+"""What a replay knows of the time before it: the versions and flags of records, and each product's tags.
 
-Kept in a temporary database on disk (in SQLITE_TMPDIR or TMPDIR): memory stays bounded whatever the topics hold.
+Kept in a database on disk (a temporary one in SQLITE_TMPDIR or TMPDIR): memory stays bounded whatever the topics hold.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from streamer.codec import Coordinates, TagEvent, tag_key
@@ -32,17 +33,32 @@ class Before(NamedTuple):
 class History:
     """Takes in what was; answers what is meant, and what has changed. A context manager."""
 
-    def __init__(self) -> None:
-        self._database = database = sqlite3.connect("", isolation_level=None)  # "": a temporary file
+    def __init__(self, file: Path | None = None) -> None:
+        """In a new file that `open` reads once this is closed; None: a temporary one."""
+        self._database = database = sqlite3.connect(file or "", isolation_level=None)
         database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.executescript(_TABLES)
         database.execute("BEGIN")
+
+    @classmethod
+    def open(cls, file: Path) -> Self:
+        """One that is complete, to ask."""
+        history = cls.__new__(cls)
+        history._database = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        return history
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is seen or asked."""
+        if self._database.in_transaction:
+            self._database.execute("COMMIT")
         self._database.close()
 
     def see_listing(self, listing: Listing, where: Coordinates) -> None:

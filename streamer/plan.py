@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
@@ -106,6 +106,27 @@ class Plan:
         """How many offsets there are, records or not."""
         return sum(span.size for span in self.spans.values())
 
+    @property
+    def offsets_done(self) -> int:
+        """How many of them are done."""
+        return sum(self.done[one] - span.start for one, span in self.spans.items())
+
+    @property
+    def offsets_left(self) -> int:
+        """How many are not."""
+        return self.offsets - self.offsets_done
+
+    def shares(self, number: int) -> "list[Plan]":
+        """The plan as so many, whole partitions each and about the same left to do; those with nothing are left out."""
+        loads: list[dict[TopicPartition, int]] = [{} for _ in range(number)]
+        for one, span in sorted(self.left.items(), key=lambda item: (-item[1].size, item[0])):
+            min(loads, key=lambda load: sum(load.values()))[one] = span.size
+        return [
+            replace(self, spans={one: self.spans[one] for one in load}, done={one: self.done[one] for one in load})
+            for load in loads
+            if load
+        ]
+
     def metadata(self, partition: TopicPartition) -> str:
         """What is written beside a partition's offset."""
         span = self.spans[partition]
@@ -119,10 +140,13 @@ def group_of(replay_id: str) -> str:
     return GROUP_PREFIX + replay_id
 
 
-async def make(settings: Settings, replay_id: str, selection: Selection, digest: str, *, keep: bool = True) -> Plan:
+async def make(
+    settings: Settings, replay_id: str, selection: Selection, digest: str, *, workers: int = 1, keep: bool = True
+) -> Plan:
     """The plan of this id: the one that it was begun with, else a new one up to the ends as of now.
 
-    `keep`: write a new one down. Raises InputError when the id belongs to a replay of something else.
+    `keep`: write a new one down. Raises InputError when the id belongs to a replay of something else, and when there
+    are more workers than partitions.
     """
     group = group_of(replay_id)
     assigned = await partitions(settings, selection.topics)
@@ -141,9 +165,11 @@ async def make(settings: Settings, replay_id: str, selection: Selection, digest:
                 ) from None
             if not same:
                 raise InputError(f"--id {replay_id}: begun with other options; give the same, or another id")
+        _check_workers(workers, spans)
         return Plan(group, digest, spans, {one: offset for one, (offset, _) in known.items()}, began_ms, resumed=True)
     async with Scanner(settings, group) as scanner:
         spans = await _spans(scanner, assigned, selection)
+        _check_workers(workers, spans)
         plan = Plan(group, digest, spans, {one: span.start for one, span in spans.items()}, now_ms(), resumed=False)
         if keep:
             await write(scanner, plan, plan.done)
@@ -153,6 +179,13 @@ async def make(settings: Settings, replay_id: str, selection: Selection, digest:
 async def write(scanner: Scanner, plan: Plan, done: Mapping[TopicPartition, int]) -> None:
     """Write down how far partitions of the plan are done."""
     await scanner.commit({one: (offset, plan.metadata(one)) for one, offset in done.items()})
+
+
+def _check_workers(workers: int, spans: Spans) -> None:
+    if workers > len(spans):
+        raise InputError(
+            f"--workers {workers}: the replay has {len(spans)} partitions, and each is one worker's; give fewer"
+        )
 
 
 async def _known(

@@ -9,29 +9,29 @@ It is in no consumer group with the workers, and lets them go first: while they 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
 from streamer import plan as planning
-from streamer.codec import Codec, Coordinates, Record
+from streamer.codec import Codec, Record
 from streamer.connection import partitions
 from streamer.delivery import Delivery
-from streamer.errors import DecodeError
 from streamer.history import History
 from streamer.pipeline import Outcome, Pipeline, Tagger
 from streamer.plan import Plan, Selection
 from streamer.preflight import preflight
 from streamer.publish import Pace
-from streamer.scan import Scanner, Span, Spans
+from streamer.scan import Scanner
 from streamer.settings import Settings
 from streamer.stages import Chooser, Stages
+from streamer.survey import is_meant, survey
 from streamer.tally import Tally
-from taggen.listing import Listing
 
 COMMIT_S = 1.0  # repeats after a crash are bounded by it
 LAG_S = 1.0  # between two looks at the live group
@@ -48,6 +48,7 @@ class Options:
     adapter: str = "latest"
     rate: float | None = None
     max_lag: int = 1_000  # records that the live group may be behind
+    workers: int = 1  # processes
 
 
 class Status(NamedTuple):
@@ -77,8 +78,15 @@ class _Chunk(NamedTuple):
     done: dict[TopicPartition, int]
 
 
+async def begin(settings: Settings, options: Options, *, keep: bool = True) -> Plan:
+    """The plan of a replay, as `streamer.plan.make`."""
+    selection = options.selection
+    digest = selection.digest(options.into or settings.tags_topic, options.adapter)
+    return await planning.make(settings, options.replay_id, selection, digest, workers=options.workers, keep=keep)
+
+
 class Replay:
-    """One run of a replay."""
+    """One run of a replay, in this process."""
 
     def __init__(
         self,
@@ -102,41 +110,44 @@ class Replay:
         self._load = load
         self._saved = saved
         self._tally = tally or Tally()
-        self._history = History()
         self._go = asyncio.Event()
         self._go.set()
+        self._history: History
         self._done: dict[TopicPartition, int] = {}
         self._plan: Plan | None = None
 
     @property
     def status(self) -> Status | None:
         """How far it is; None before there is a plan."""
-        plan = self._plan
-        if plan is None:
+        if self._plan is None:
             return None
-        done = sum(self._done[one] - span.start for one, span in plan.spans.items())
-        return Status(done, plan.offsets, self._tally.listings, self._tally.different, not self._go.is_set())
+        plan = replace(self._plan, done=self._done)
+        return Status(
+            plan.offsets_done, plan.offsets, self._tally.listings, self._tally.different, not self._go.is_set()
+        )
 
     async def run(self, *, dry_run: bool = False) -> Result:
         """Do it, or tell what it would be. Raises BrokerError, RegistryError, InputError and TaggenError; what was
         written down before is done."""
-        options, loop = self._options, asyncio.get_running_loop()
-        target = self._settings.tags_topic
-        digest = options.selection.digest(target, options.adapter)
-        plan = await planning.make(self._live, options.replay_id, options.selection, digest, keep=not dry_run)
-        self._plan, self._done = plan, dict(plan.done)
+        plan = await begin(self._live, self._options, keep=not dry_run)
         if not plan.left:
             return Result(plan, self._tally, finished=True)
-        with self._history, ThreadPoolExecutor(1, "model") as model_thread:
+        return await self.carry(plan, partial(survey, self._live, self._options.selection, plan), dry_run=dry_run)
+
+    async def carry(self, plan: Plan, surveyed: Callable[[], Awaitable[History]], *, dry_run: bool = False) -> Result:
+        """Do what is left of a plan, with what was surveyed for it. Raises as `run`."""
+        loop = asyncio.get_running_loop()
+        self._plan, self._done = plan, dict(plan.done)
+        with ThreadPoolExecutor(1, "model") as model_thread:
             max_output_bytes = await preflight(self._settings)
             tagger = await loop.run_in_executor(model_thread, self._load, self._settings)
             pipeline = Pipeline(self._settings, self._codec, tagger, max_output_bytes)
             serving = await self._serving(tagger, model_thread)
-            await self._survey(plan)
             stages = Stages(self._settings, pipeline, tagger, serving, model_thread)
-            if dry_run:
-                return await self._estimate(plan, stages)
-            await self._carry(plan, stages, max_output_bytes)
+            with await surveyed() as self._history:
+                if dry_run:
+                    return await self._estimate(plan, stages)
+                await self._carry(plan, stages, max_output_bytes)
         return Result(plan, self._tally, finished=False)
 
     async def _serving(self, tagger: Any, model_thread: ThreadPoolExecutor) -> Chooser | None:
@@ -148,64 +159,20 @@ class Replay:
         await serving.start()
         return serving
 
-    async def _survey(self, plan: Plan) -> None:
-        """Learn which records are meant and what the tags were: of the live topic, before the replay began."""
-        selection = self._options.selection
-        if selection.newest:
-            async for records in self._scan(plan.spans):
-                for record in records:
-                    listing = self._listing(record)
-                    if listing is not None and listing in selection:
-                        self._history.see_listing(listing, _place(record))
-        async for records in self._scan(await self._whole(self._live.tags_topic)):
-            for record in records:
-                try:
-                    event = self._codec.decode_tags(record.value or b"")
-                except DecodeError:
-                    continue
-                if event.tagged_at < plan.began_ms:
-                    self._history.see_tags(event)
-                    if selection.flag is not None:
-                        self._history.see_flag(event, selection.flag)
-
-    async def _whole(self, topic: str) -> dict[TopicPartition, Span]:
-        assigned = await partitions(self._live, [topic])
-        async with Scanner(self._live) as scanner:
-            beginnings, ends = await scanner.beginnings(assigned), await scanner.ends(assigned)
-        return {one: Span(beginnings[one], ends[one]) for one in assigned}
-
-    async def _scan(self, spans: Spans) -> AsyncIterator[list[Record]]:
-        async with Scanner(self._live) as scanner:
-            async for records in scanner.read(spans):
-                yield records
-
-    def _listing(self, record: Record) -> Listing | None:
-        try:
-            return self._codec.decode_listing(record)
-        except DecodeError:
-            return None
-
     def _meant(self, record: Record) -> bool:
-        selection = self._options.selection
-        if selection.flag is not None and not self._history.is_flagged(_place(record)):
-            return False
-        if not (selection.filters or selection.newest):
-            return True
-        listing = self._listing(record)
-        if listing is None or listing not in selection:
-            return False
-        return not selection.newest or self._history.is_newest(listing, _place(record))
+        return is_meant(record, self._options.selection, self._codec, self._history)
 
     async def _estimate(self, plan: Plan, stages: Stages) -> Result:
         """Count what is meant, and tag some of it, writing nothing."""
         sample: list[Record] = []
         meant = 0
-        async for records in self._scan(plan.left):
-            self._tally.records += len(records)
-            for record in filter(self._meant, records):
-                meant += 1
-                if len(sample) < SAMPLE:
-                    sample.append(record)
+        async with Scanner(self._live) as scanner:
+            async for records in scanner.read(plan.left):
+                self._tally.records += len(records)
+                for record in filter(self._meant, records):
+                    meant += 1
+                    if len(sample) < SAMPLE:
+                        sample.append(record)
         self._tally.listings = meant
         await stages.tag(stages.prepare(sample))  # the first calls are slower than those that follow
         began = time.perf_counter()
@@ -303,7 +270,3 @@ class Replay:
                 elif lag <= self._options.max_lag // 2:
                     self._go.set()
                 await asyncio.sleep(LAG_S)
-
-
-def _place(record: Record) -> Coordinates:
-    return Coordinates(record.topic, record.partition, record.offset)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import signal
 import sys
+from collections.abc import Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from streamer.errors import InputError
 from streamer.terminal import AsJson, Bootstrap, DryRun, load_settings, milliseconds, new_console, time_option
 
 if TYPE_CHECKING:
+    from streamer.crew import Crew
     from streamer.plan import Plan
     from streamer.replay import Replay, Result
     from streamer.tally import Tally
@@ -57,6 +60,10 @@ def replay(
     max_lag: Annotated[
         int, typer.Option(min=1, metavar="N", help="Pause while the workers are more records behind.")
     ] = 1_000,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Processes that share the partitions, each with a model of its own."),
+    ] = 1,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the report there, as JSON; one that is resumed adds to it."),
@@ -70,12 +77,15 @@ def replay(
     It ends at the ends that the topics had when it began. The same model gives the same event ids and tags; a new one
     gives events that say so.
     """
+    from streamer import logs  # noqa: PLC0415
+    from streamer.crew import Crew  # noqa: PLC0415
     from streamer.plan import Range, Selection  # noqa: PLC0415
     from streamer.replay import Options, Replay  # noqa: PLC0415
     from streamer.tally import Tally, show  # noqa: PLC0415
     from streamer.worker import load_tagger  # noqa: PLC0415
 
     settings = load_settings(bootstrap)
+    logs.configure(settings)
     if not (everything or since or until or ranges):
         raise InputError("say what to replay: --since, --until, --range or --all")
     selection = Selection(
@@ -89,17 +99,23 @@ def replay(
         newest=newest,
         flag=flag,
     )
-    options = Options(replay_id, selection, into, adapter, rate, max_lag)
+    options = Options(replay_id, selection, into, adapter, rate, max_lag, workers)
     tally = Tally.from_file(report, replay_id) if report is not None and report.exists() else None
 
     def saved(plan: "Plan", counts: "Tally") -> None:
         if report is not None:
             _write(report, _content(replay_id, plan, counts))
 
-    running = Replay(settings, options, load_tagger, tally, saved)
+    running: Crew | Replay
+    if workers > 1 and not dry_run:
+        running = Crew(settings, options, load_tagger, tally, saved)
+        work = running.run()
+    else:
+        running = Replay(settings, options, load_tagger, tally, saved)
+        work = running.run(dry_run=dry_run)
     try:
-        result = asyncio.run(_followed(running, replay_id, dry_run))
-    except KeyboardInterrupt:
+        result = asyncio.run(_followed(running, work, replay_id, dry_run))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo(f"stopped; --id {replay_id} goes on", err=True)
         raise
     content = _content(replay_id, result.plan, result.tally) | {
@@ -112,7 +128,8 @@ def replay(
         typer.echo(f"{replay_id}: finished already, nothing left to do")
     elif result.estimate_s is not None:
         seconds, tally = result.estimate_s, result.tally
-        typer.echo(f"{tally.listings:,} of {tally.records:,} records are meant, about {seconds:,.0f} s of work")
+        shared = f", shared by {workers} workers" if workers > 1 else ""
+        typer.echo(f"{tally.listings:,} of {tally.records:,} records are meant, about {seconds:,.0f} s of work{shared}")
     else:
         show(result.tally, new_console())
 
@@ -129,9 +146,13 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-async def _followed(running: "Replay", replay_id: str, dry_run: bool) -> "Result":
-    """Run it, and show how far it is: a bar on a terminal, else a line now and then."""
-    work = asyncio.create_task(running.run(dry_run=dry_run))
+async def _followed(
+    running: "Crew | Replay", run: "Coroutine[Any, Any, Result]", replay_id: str, dry_run: bool
+) -> "Result":
+    """Run it, and show how far it is: a bar on a terminal, else a line now and then. SIGTERM counts as Ctrl-C."""
+    work = asyncio.create_task(run)
+    if (ours := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ours.cancel)
     try:
         with _progress() as progress:
             task = progress.add_task(replay_id, total=None, state="")

@@ -69,6 +69,17 @@ class Tally:
             changes.added += came[name] - both
             changes.removed += went[name] - both
 
+    def add(self, other: "Tally") -> None:
+        """Take in another's counts."""
+        for name in ("records", "listings", "deletions", "same", "different", "unknown", "superseded"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.dead_letters.update(other.dead_letters)
+        for name, theirs in other.tags.items():
+            changes = self.tags.setdefault(name, Changes())
+            changes.added += theirs.added
+            changes.removed += theirs.removed
+            changes.changed += theirs.changed
+
     def as_json(self) -> dict[str, Any]:
         """Everything, for `json.dumps`."""
         tags = {name: asdict(changes) for name, changes in self.tags.items()}

@@ -272,8 +272,12 @@ class Codec:
 
     def look_up_ids(self) -> None:
         """Ask the registry for the ids of what a worker writes, so that it may be gone later. Raises RegistryError."""
-        self._prefix(schemas.TAGS, self._tags_topic)
-        self._prefix(schemas.DEAD_LETTER, self._dead_letter_topic)
+        self.register(schemas.TAGS, self._tags_topic)
+        self.register(schemas.DEAD_LETTER, self._dead_letter_topic)
+
+    def register(self, name: str, topic: str) -> None:
+        """Have the registry, if there is one, know a schema under a topic's subject. Raises RegistryError."""
+        self._prefix(name, topic)
 
     def _write(self, name: str, topic: str, record: dict[str, Any]) -> bytes:
         return self._formats[name].write(self._prefix(name, topic), record)

@@ -8,6 +8,7 @@ StreamerError
 │   ├── AccessDenied         the broker refuses us, or we its certificate
 │   ├── TopicMissing         a source or target topic does not exist
 │   ├── OffsetLost           a committed offset that the broker no longer has
+│   ├── Fenced               another process has taken over what this one wrote
 │   └── DeliveryError        an output was not taken
 ├── RegistryError        the schema registry refused what was asked of it
 │   └── RegistryUnavailable  not reachable, or not answering as a registry does
@@ -60,6 +61,10 @@ class OffsetLost(BrokerError):
         self.topic = topic
         self.partition = partition
         self.offset = offset
+
+
+class Fenced(BrokerError):
+    """Another process has taken over what this one wrote: it slept too long, and must not write any more."""
 
 
 class DeliveryError(BrokerError):

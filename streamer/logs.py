@@ -2,11 +2,17 @@
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import structlog
+from aiokafka.errors import KafkaError
 
+from streamer.errors import BrokerError, SettingsError, StreamerError
 from streamer.settings import Settings
+from taggen.errors import TaggenError
+
+FAILED, WRONG_SETTING = 1, 2  # exit codes
 
 # They log an exception at every level it passes, repeat connection errors ten times a second and may quote what they
 # work on; the worker says once, in a line of its own, what went wrong.
@@ -42,3 +48,18 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.DEBUG if level == logging.DEBUG else logging.CRITICAL)
+
+
+def failed(error: Exception, settings: Settings) -> int:
+    """Say in one line what stopped the process; returns its exit code."""
+    log = structlog.get_logger(__name__)
+    if isinstance(error, StreamerError | TaggenError):
+        log.error("stopped", error=type(error).__name__, message=str(error))
+        return WRONG_SETTING if isinstance(error, SettingsError) else FAILED
+    if isinstance(error, KafkaError):
+        log.error("stopped", error=BrokerError.__name__, message=f"{settings.kafka_bootstrap}: {type(error).__name__}")
+        return FAILED
+    # a bug of ours: say where, but not the exception's text, which may quote a listing
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("stopped", error=type(error).__name__, message="an unexpected error", where=where)
+    return FAILED

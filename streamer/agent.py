@@ -5,7 +5,8 @@
             thread; rows whose merchant's adapter is not there yet wait aside
     finish  waits for the model, writes the outputs, waits for the broker, then acknowledges, first in first out
 
-Whatever fails in one of them ends the agent, and so the worker, with its inputs unacknowledged: they come again.
+Rows that a worker may have died of go the same way, with nothing else in hand: `streamer.suspects`.
+Whatever fails in one of the tasks ends the agent, and so the worker, with its inputs unacknowledged: they come again.
 """
 
 import asyncio
@@ -21,15 +22,17 @@ import structlog
 
 from streamer import failpoints
 from streamer.acknowledge import Acknowledgements
+from streamer.attempts import Attempts
 from streamer.batch import Former, Intake
 from streamer.codec import Record
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, Stage, now_ms
+from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, Stage, condemned, now_ms
 from streamer.retry import restored
 from streamer.settings import Settings
+from streamer.suspects import Care
 from taggen.errors import DeviceError
 from taggen.listing import Listing
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
 
+ASIDE_S = 0.01  # between two looks at rows that wait for an adapter while nothing else is in hand
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 5.0  # the pause doubles from one to the other
 
 A = TypeVar("A")
@@ -121,6 +125,21 @@ class Batch(NamedTuple):
         return sum(job.tokens - job.prepared.filled for job in jobs)
 
 
+class Flow(NamedTuple):
+    """What the tasks of one stream share."""
+
+    stream: Any
+    batches: asyncio.Queue[Batch]
+    permits: asyncio.Semaphore
+
+    async def emptied(self) -> None:
+        """Return when no batch is in hand; for the task that takes the permits."""
+        for _ in range(BATCHES_IN_HAND):
+            await self.permits.acquire()
+        for _ in range(BATCHES_IN_HAND):
+            self.permits.release()
+
+
 class TaggingAgent:
     """Runs one stream; the streams of a worker share everything else."""
 
@@ -133,8 +152,10 @@ class TaggingAgent:
         model_thread: Executor,
         adapters: Adapters | None = None,
         tracing: "Tracing | None" = None,
+        attempts: Attempts | None = None,
     ) -> None:
-        """`adapters` None: the default adapter serves everybody. `tracing` None: nobody traces."""
+        """`adapters` None: the default adapter serves everybody. `tracing` None: nobody traces. `attempts` None: nobody
+        knows of deaths."""
         self.progress = Progress()
         self._settings = settings
         self._pipeline = pipeline
@@ -143,6 +164,7 @@ class TaggingAgent:
         self._model_thread = model_thread
         self._adapters = adapters
         self._tracing = tracing
+        self._attempts = attempts
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="stage")  # one prepares while one encodes
         self._guard = ShareGuard(settings.dead_letter_share, settings.dead_letter_window, settings.dead_letter_minimum)
 
@@ -150,18 +172,17 @@ class TaggingAgent:
         """Carry the events of a Faust stream until it ends; raises the first failure of the three tasks."""
         settings = self._settings
         intake: Intake[Any] = Intake(2 * settings.batch_listings)
-        former: Former[Row] = Former(settings.batch_listings, settings.batch_tokens, settings.adapter_wait_ms / 1000)
+        former = self._former()
         acknowledgements = Acknowledgements()
-        batches: asyncio.Queue[Batch] = asyncio.Queue()
-        permits = asyncio.Semaphore(BATCHES_IN_HAND)
+        flow = Flow(stream, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
 
         if self._adapters is not None:
             self._adapters.watch(lambda: intake.wake() if former else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
-                tasks.create_task(self._batch(stream, intake, former, batches, permits), name="batch")
-                tasks.create_task(self._finish(batches, permits, acknowledgements), name="finish")
+                tasks.create_task(self._batch(flow, intake, former), name="batch")
+                tasks.create_task(self._finish(flow, acknowledgements), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -173,48 +194,82 @@ class TaggingAgent:
                 progress.last = time.monotonic()
             progress.in_hand += 1
             acknowledgements.read(event)
-            if self._adapters is not None and event.message.generation_id != generation:
-                # partitions have moved: their former owner may have followed records that we have not
-                await self._adapters.up_to_date()
+            if event.message.generation_id != generation:  # partitions have moved
                 generation = event.message.generation_id
+                if self._adapters is not None:  # their former owner may have followed records that we have not
+                    await self._adapters.up_to_date()
+                if self._attempts is not None:  # or have died
+                    await self._attempts.take(stream.app.consumer.assignment())
             await intake.add(event)
 
-    async def _batch(
-        self,
-        stream: Any,
-        intake: Intake[Any],
-        former: Former[Row],
-        batches: asyncio.Queue[Batch],
-        permits: asyncio.Semaphore,
-    ) -> None:
+    async def _batch(self, flow: Flow, intake: Intake[Any], former: Former[Row]) -> None:
         loop = asyncio.get_running_loop()
         settings = self._settings
         timer: asyncio.TimerHandle | None = None
         while True:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
-            read = time.time() - queue_s
-            records = [self._record(event.message) for event in events]
-            entries, prepare = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
-            if self._adapters is not None:
-                self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
-            rows = deque(Row(event, entry, read) for event, entry in zip(events, entries, strict=True))
-            while True:
-                await permits.acquire()
-                batch = self._form(former, rows)
-                if batch is None:
-                    permits.release()
-                else:
-                    taken, tagged = batch
-                    stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in taken))
-                    batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare.seconds))
-                if not rows and not former.full:
-                    break
+            for care, some in [(Care.NONE, events)] if self._attempts is None else self._attempts.groups(events):
+                if care is Care.NONE:
+                    await self._hand_over(flow, former, *await self._prepared(some, queue_s))
+                elif self._attempts is not None:
+                    await self._try(flow, self._attempts, care, some, queue_s)
             intake.aside(len(former))
             self._metrics.waiting.set(len(former))
             if timer is not None:
                 timer.cancel()
             due = former.due()
             timer = None if due is None else loop.call_later(due - time.monotonic(), intake.wake)
+
+    async def _prepared(self, events: list[Any], queue_s: float) -> tuple[deque[Row], float, float]:
+        """Decoded and tokenised rows, how long the oldest has waited before that, and how long it took."""
+        loop = asyncio.get_running_loop()
+        read = time.time() - queue_s
+        records = [self._record(event.message) for event in events]
+        entries, prepare = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
+        if self._adapters is not None:
+            self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
+        rows = deque(Row(event, entry, read) for event, entry in zip(events, entries, strict=True))
+        return rows, queue_s, prepare.seconds
+
+    async def _hand_over(
+        self, flow: Flow, former: Former[Row], rows: deque[Row], queue_s: float, prepare_s: float
+    ) -> None:
+        """Form batches of the rows that can go, and hand them to the model's thread; the others stay in the former."""
+        while True:
+            await flow.permits.acquire()
+            batch = self._form(former, rows)
+            if batch is None:
+                flow.permits.release()
+            else:
+                taken, tagged = batch
+                flow.stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in taken))
+                flow.batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare_s))
+            if not rows and not former.full:
+                return
+
+    async def _try(self, flow: Flow, attempts: Attempts, care: Care, events: list[Any], queue_s: float) -> None:
+        """Rows that a worker may have died of: with nothing else in hand, and marked until they are committed."""
+        await flow.emptied()
+        await attempts.begin(events)
+        if care is Care.CONDEMNED:
+            records = [self._record(event.message) for event in events]
+            read = time.time() - queue_s
+            rows = deque(Row(one, condemned(record), read) for one, record in zip(events, records, strict=True))
+            prepare_s = 0.0
+        else:
+            rows, _, prepare_s = await self._prepared(events, queue_s)
+        former = self._former()
+        await self._hand_over(flow, former, rows, queue_s, prepare_s)
+        while former:  # for adapters
+            await asyncio.sleep(ASIDE_S)
+            await self._hand_over(flow, former, rows, queue_s, prepare_s)
+        await flow.emptied()
+        await flow.stream.app.consumer.commit()
+        await attempts.end()
+
+    def _former(self) -> Former[Row]:
+        settings = self._settings
+        return Former(settings.batch_listings, settings.batch_tokens, settings.adapter_wait_ms / 1000)
 
     def _form(
         self, former: Former[Row], rows: deque[Row]
@@ -250,16 +305,11 @@ class TaggingAgent:
     def _submit(self, batch: Sequence[Row]) -> Future[tuple[list[Outcome], Stage]]:
         return self._model_thread.submit(self._timed, self._pipeline.tag, [row.entry for row in batch])
 
-    async def _finish(
-        self,
-        batches: asyncio.Queue[Batch],
-        permits: asyncio.Semaphore,
-        acknowledgements: Acknowledgements,
-    ) -> None:
+    async def _finish(self, flow: Flow, acknowledgements: Acknowledgements) -> None:
         loop = asyncio.get_running_loop()
         progress = self.progress
         while True:
-            batch = await batches.get()
+            batch = await flow.batches.get()
             outcomes, model = await batch.tagged
             outputs, encode = await loop.run_in_executor(self._threads, self._timed, self._pipeline.encode, outcomes)
             for outcome in outcomes:
@@ -280,7 +330,7 @@ class TaggingAgent:
             failpoints.reach("acknowledged")
             progress.in_hand -= len(batch.rows)
             progress.last = time.monotonic()
-            permits.release()
+            flow.permits.release()
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
             self._report(batch, outputs, {**stages, "encode": encode.seconds, "deliver": deliver_s})
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RequestTimedOutError
@@ -17,6 +18,14 @@ PING_S = 5.0
 STOP_S = 2.0
 
 _PARTITIONER = DefaultPartitioner()
+
+
+class Note(NamedTuple):
+    """A record that is no output: something the workers tell each other."""
+
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Delivery:
@@ -77,13 +86,26 @@ class Delivery:
                     sent.append((first, await self._producer.send_batch(batch, topic, partition=partition)))
         except KafkaError as error:
             await _settle([future for _, future in sent])
-            raise self._translated(first, error) from error
+            raise self._translated(_where(first), error) from error
         await _settle([future for _, future in sent])
         for first, future in sent:
             if (failure := future.exception()) is not None:
                 if not isinstance(failure, KafkaError):
                     raise failure
-                raise self._translated(first, failure) from failure
+                raise self._translated(_where(first), failure) from failure
+
+    async def write(self, topic: str, notes: Sequence[Note]) -> None:
+        """Write notes to the first partition of a topic, in order; returns and raises as `send`."""
+        if self._producer is None:
+            raise DeliveryError("not started")
+        at = 0
+        try:
+            while at < len(notes):
+                batch = self._producer.create_batch()
+                at = _fill(batch, notes, at)
+                await (await self._producer.send_batch(batch, topic, partition=0))
+        except KafkaError as error:
+            raise self._translated(f"{topic}: a batch", error) from error
 
     async def alive(self) -> bool:
         """Whether the broker answers a metadata request now."""
@@ -95,11 +117,7 @@ class Delivery:
             return False
         return answered
 
-    def _translated(self, output: Output, error: KafkaError) -> BrokerError:
-        source = output.outcome.record
-        where = (
-            f"{output.topic}: a batch that begins with the output of {source.topic}/{source.partition}/{source.offset}"
-        )
+    def _translated(self, where: str, error: KafkaError) -> BrokerError:
         if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
             return BrokerUnavailable(
                 f"{where} was not acknowledged within {self._settings.broker_retry_s:g} s by "
@@ -108,6 +126,11 @@ class Delivery:
         if isinstance(error, MessageSizeTooLargeError):
             return DeliveryError(f"{where} is larger than the topic's max.message.bytes")
         return DeliveryError(f"{where} was refused: {type(error).__name__}")
+
+
+def _where(first: Output) -> str:
+    source = first.outcome.record
+    return f"{first.topic}: a batch that begins with the output of {source.topic}/{source.partition}/{source.offset}"
 
 
 async def _by_partition(producer: AIOKafkaProducer, outputs: Sequence[Output]) -> dict[tuple[str, int], list[Output]]:
@@ -123,7 +146,7 @@ async def _by_partition(producer: AIOKafkaProducer, outputs: Sequence[Output]) -
     return groups
 
 
-def _fill(batch: BatchBuilder, outputs: Sequence[Output], at: int) -> int:
+def _fill(batch: BatchBuilder, outputs: Sequence[Output | Note], at: int) -> int:
     """Append the outputs from `at` on until the batch is full, and close it, so that it is sent at once.
 
     Returns where the next batch begins; an output that is larger than a batch has one of its own.

@@ -347,6 +347,7 @@ def _beside_others(settings: Settings) -> Settings:
             "tags_topic": f"demo-{settings.tags_topic}",
             "dead_letter_topic": f"demo-{settings.dead_letter_topic}",
             "retry_topic": f"demo-{settings.retry_topic}",
+            "attempts_topic": f"demo-{settings.attempts_topic}",
             "adapters_topic": f"demo-{settings.adapters_topic}",
             "adapter_status_topic": f"demo-{settings.adapter_status_topic}",
             "group_id": f"demo-{settings.group_id}",

@@ -342,6 +342,11 @@ def isolate(call: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> list[
         return isolate(call, items[:half]) + isolate(call, items[half:])
 
 
+def condemned(record: Record) -> Rejected:
+    """A record that workers have died of. It is not even decoded: that may be what it kills with."""
+    return Rejected(record, "worker_died", None, None, "death")
+
+
 def _refused_by_model(record: Record, listing: Listing, error: Exception) -> Rejected:
     reason = "non_finite_scores" if isinstance(error, NonFiniteScores) else "model_error"
     return Rejected(record, reason, None, listing.merchant_id, type(error).__name__)

@@ -60,7 +60,8 @@ async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[
     """The partitions to read; asks for all topics, because a broker may create one that is asked for by name."""
     there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
     control = () if settings.adapter_store is None else (settings.adapters_topic, settings.adapter_status_topic)
-    for topic in (*settings.input_topics, settings.tags_topic, settings.dead_letter_topic, *control):
+    ours = settings.tags_topic, settings.dead_letter_topic, settings.attempts_topic
+    for topic in (*settings.input_topics, *ours, *control):
         if topic not in there:
             raise await access.missing(admin, topic, settings.client_options())
     return [

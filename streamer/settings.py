@@ -29,7 +29,9 @@ class Settings(BaseSettings):
     source_topics: Names = ("product-created", "product-updated")
     tags_topic: Annotated[str, Field(min_length=1)] = "product-tags"
     dead_letter_topic: Annotated[str, Field(min_length=1)] = "product-tags-dlq"
+    latest_topic: Annotated[str | None, Field(min_length=1)] = None  # each product's newest tags; None: there is none
     retry_topic: Annotated[str, Field(min_length=1)] = "product-tags-retry"  # redriven dead letters, for us alone
+    attempts_topic: Annotated[str, Field(min_length=1)] = "product-tags-attempts"  # what was in hand, for us alone
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -103,10 +105,13 @@ class Settings(BaseSettings):
     def _consistent(self) -> "Settings":
         if not self.source_topics:
             raise ValueError("source_topics: at least one is needed")
-        if {self.tags_topic, self.dead_letter_topic} & set(self.input_topics):
+        if {self.tags_topic, self.dead_letter_topic, self.attempts_topic} & set(self.input_topics):
             raise ValueError("source_topics: an output topic must not be read as a source")
         if self.retry_topic in self.source_topics:
             raise ValueError("retry_topic: must not be one that others write to")
+        others = {self.tags_topic, self.dead_letter_topic, *self.input_topics}
+        if self.latest_topic in others | {self.adapters_topic, self.adapter_status_topic}:
+            raise ValueError("latest_topic: must be a topic of its own")
         if self.security_protocol.startswith("SASL") and (self.sasl_username is None or self.sasl_password is None):
             raise ValueError(f"security_protocol: {self.security_protocol} needs sasl_username and sasl_password")
         if (self.ssl_cert_file is None) != (self.ssl_key_file is None):

@@ -60,6 +60,17 @@ def tags(name: str, max_output_bytes: int, partitions: int = PARTITIONS) -> Topi
     return Topic(name, partitions, _kept(30 * DAY_MS, max_output_bytes + FRAMING_BYTES))
 
 
+def latest(name: str, max_output_bytes: int, partitions: int = PARTITIONS) -> Topic:
+    """Describe the compacted topic of each product's newest tags.
+
+    Nothing in it expires: a product that nobody has edited for months still has its tags, and a deletion, a record like
+    any other and no null value, must outlive everything that a replay could bring the product back from. What has been
+    replaced is gone after a week, however quiet the topic is.
+    """
+    settings = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(7 * DAY_MS)}
+    return Topic(name, partitions, settings | {"max.message.bytes": str(max_output_bytes + FRAMING_BYTES)})
+
+
 def dead_letters(name: str, max_output_bytes: int, partitions: int = PARTITIONS) -> Topic:
     """Describe the topic of dead letters: kept longest, since people look at them, and fix them, late."""
     return Topic(name, partitions, _kept(90 * DAY_MS, max_output_bytes + FRAMING_BYTES))
@@ -69,6 +80,11 @@ def retries(name: str, partitions: int = PARTITIONS) -> Topic:
     """Describe the topic of redriven records: kept as long as the dead letters, so that it tells which of them have
     been redriven; the limit leaves room for the largest source record and two headers."""
     return Topic(name, partitions, _kept(90 * DAY_MS, 4 * MIB + FRAMING_BYTES))
+
+
+def attempts(name: str) -> Topic:
+    """Describe the topic of the workers' marks: the last one of each partition counts, and one order of all of them."""
+    return Topic(name, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)})
 
 
 def adapters(name: str) -> Topic:
@@ -89,12 +105,15 @@ def adapter_status(name: str) -> Topic:
 def wanted(
     settings: Settings, partitions: int = PARTITIONS, replication_factor: int | None = None
 ) -> tuple[Topic, ...]:
-    """List the topics that a worker with these settings reads and writes."""
+    """List the topics that the processes with these settings read and write."""
+    newest = () if settings.latest_topic is None else (settings.latest_topic,)
     topics = (
         *(source(name, partitions) for name in settings.source_topics),
         tags(settings.tags_topic, settings.max_output_bytes, partitions),
+        *(latest(name, settings.max_output_bytes, partitions) for name in newest),
         dead_letters(settings.dead_letter_topic, settings.max_output_bytes, partitions),
         retries(settings.retry_topic, partitions),
+        attempts(settings.attempts_topic),
         adapters(settings.adapters_topic),
         adapter_status(settings.adapter_status_topic),
     )

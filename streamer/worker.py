@@ -6,22 +6,21 @@ import logging
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError
 from mode import CrashingSupervisor
 
 from streamer import logs
 from streamer.agent import TaggingAgent
+from streamer.attempts import Attempts
 from streamer.codec import Codec
 from streamer.control import Control
 from streamer.delivery import Delivery
-from streamer.errors import BrokerError, BrokerUnavailable, SettingsError, Stalled, StreamerError
+from streamer.errors import BrokerUnavailable, SettingsError, Stalled
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
 from streamer.pipeline import Pipeline, Tagger
@@ -31,7 +30,6 @@ from streamer.settings import Settings
 from streamer.stream import FAUST_LOGGER, RawSchema, SilentMonitor, Stream
 from streamer.transport import Transport
 from streamer.web import WebServer
-from taggen.errors import TaggenError
 
 if TYPE_CHECKING:
     from streamer.adapters import Adapters
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
 WATCH_S = 1.0
 PING_EVERY_S = 5.0
-FAILED, WRONG_SETTING = 1, 2  # exit codes
 TRACED_BY = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CRASH_DRAIN_S = 3.0  # to commit what is acknowledged and leave the group; nothing else is waited for
 
@@ -107,6 +104,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._app: App | None = None
         self._agent: TaggingAgent | None = None
+        self._attempts: Attempts | None = None
         self._adapters: Adapters | None = None
         self._beside: list[Callable[[], Coroutine[Any, Any, None]]] = []  # what runs beside the app
         self._failed = False
@@ -174,8 +172,12 @@ class Worker:
         pipeline = Pipeline(settings, codec, tagger, max_output_bytes)
         if settings.adapter_store is not None:
             await self._follow_adapters(stack, codec, tagger, settings.adapter_store, model_thread)
-        self._agent = TaggingAgent(settings, pipeline, delivery, self._metrics, model_thread, self._adapters, tracing)
+        self._attempts = attempts = Attempts(settings, delivery)
+        self._agent = TaggingAgent(
+            settings, pipeline, delivery, self._metrics, model_thread, self._adapters, tracing, attempts
+        )
         self._app = build_app(settings, self._agent)
+        self._app.on_partitions_revoked.connect(attempts.revoked)
         self._metrics.watch_lag(self._lags)
         gc.collect()
         gc.freeze()  # the model's objects live as long as we do; Faust collects at every rebalance
@@ -235,11 +237,15 @@ class Worker:
                 task.result()
             if crash in done and app.crash_reason is not None:
                 raise app.crash_reason
-        except BaseException:
+        except BaseException as error:
             await self._stop(app, min(CRASH_DRAIN_S, self._settings.drain_s))
+            if self._attempts is not None:
+                await self._attempts.close(error)
             raise
         else:
             await self._stop(app, self._settings.drain_s)
+            if self._attempts is not None and self.drained:
+                await self._attempts.close()
         finally:
             for task in tasks:
                 task.cancel()
@@ -335,20 +341,12 @@ def run(settings: Settings, tagger: Tagger | None = None) -> int:
 async def _serve(settings: Settings, tagger: Tagger | None) -> int:
     structlog.contextvars.bind_contextvars(group=settings.group_id, pid=os.getpid())
     worker = Worker(settings, tagger)
-    code = FAILED
     try:
         await worker.serve()
-    except (StreamerError, TaggenError) as error:
-        code = WRONG_SETTING if isinstance(error, SettingsError) else FAILED
-        log.error("stopped", error=type(error).__name__, message=str(error))
-    except KafkaError as error:
-        log.error("stopped", error=BrokerError.__name__, message=f"{settings.kafka_bootstrap}: {type(error).__name__}")
     except Exception as error:
-        # a bug of ours: say where, but not the exception's text, which may quote a listing
-        where = "".join(traceback.format_tb(error.__traceback__))
-        log.error("stopped", error=type(error).__name__, message="an unexpected error", where=where)
+        code = logs.failed(error, settings)
     else:
-        code = 0 if worker.drained else FAILED
+        code = 0 if worker.drained else logs.FAILED
         log.info("stopped")
     if not (worker.drained and worker.ended):
         # threads that may never end would keep the process

@@ -65,12 +65,17 @@ class Stage:
         """The topic of redriven records, which the workers read too."""
         return f"retry-{self.name}"
 
+    @property
+    def attempts(self) -> str:
+        """The topic in which the workers mark their partitions."""
+        return f"attempts-{self.name}"
+
     async def create_topics(self, max_output_bytes: int = 1_000_000) -> None:
-        """Four partitions each."""
+        """Four partitions each, one for the attempts."""
         limit = {"max.message.bytes": str(max_output_bytes)}
         large = {"max.message.bytes": "16000000"}
         inputs = (topics.Topic(name, 4, large) for name in (self.source, self.retries))
-        wanted = [*inputs, *(topics.Topic(n, 4, limit) for n in self.targets)]
+        wanted = [*inputs, *(topics.Topic(n, 4, limit) for n in self.targets), topics.attempts(self.attempts)]
         await topics.ensure(wanted, bootstrap_servers=self.broker.bootstrap)
 
     @property
@@ -98,6 +103,7 @@ class Stage:
             tags_topic=self.tags,
             dead_letter_topic=self.dead_letters,
             retry_topic=self.retries,
+            attempts_topic=self.attempts,
             **self._model(),
             torch_threads=1,
             idempotent_producer=self.broker.kind == "kafka",
@@ -137,6 +143,7 @@ class Stage:
             "tags_topic": self.tags,
             "dead_letter_topic": self.dead_letters,
             "retry_topic": self.retries,
+            "attempts_topic": self.attempts,
             **self._model(),
             "torch_threads": 1,
             "idempotent_producer": self.broker.kind == "kafka",

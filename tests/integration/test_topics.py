@@ -13,13 +13,15 @@ from streamer.topics import Topic, ensure
 
 async def test_created_once(broker, unique):
     """The first call creates the topics with their settings, the second finds them as they should be."""
-    names = {name: unique(name) for name in ("created", "updated", "tags", "dlq", "retry", "adapters", "status")}
+    kinds = ("created", "updated", "tags", "dlq", "retry", "attempts", "adapters", "status")
+    names = {name: unique(name) for name in kinds}
     settings = Settings(
         kafka_bootstrap=broker.bootstrap,
         source_topics=(names["created"], names["updated"]),
         tags_topic=names["tags"],
         dead_letter_topic=names["dlq"],
         retry_topic=names["retry"],
+        attempts_topic=names["attempts"],
         adapters_topic=names["adapters"],
         adapter_status_topic=names["status"],
     )
@@ -27,7 +29,7 @@ async def test_created_once(broker, unique):
     first = await ensure(wanted, **settings.client_options())
     second = await ensure(wanted, **settings.client_options())
     assert [topic.name for topic in first] == list(names.values())
-    assert [topic.partitions for topic in first] == [topic.partitions for topic in second] == [3, 3, 3, 3, 3, 1, 1]
+    assert [topic.partitions for topic in first] == [topic.partitions for topic in second] == [3, 3, 3, 3, 3, 1, 1, 1]
     assert all(topic.created and not topic.differences for topic in first)
     assert all(not topic.created and not topic.differences for topic in second)
 

@@ -44,7 +44,7 @@ def subjects(settings: Settings) -> list[Subject]:
     inputs = () if settings.mapping else settings.source_topics
     topics = [(topic, schemas.LISTING, INPUTS) for topic in inputs]
     topics += [
-        (settings.tags_topic, schemas.TAGS, OUTPUTS),
+        *((topic, schemas.TAGS, OUTPUTS) for topic in (settings.tags_topic, settings.latest_topic) if topic),
         (settings.dead_letter_topic, schemas.DEAD_LETTER, OUTPUTS),
         (settings.adapters_topic, schemas.ADAPTER, OUTPUTS),
         (settings.adapter_status_topic, schemas.ADAPTER_STATUS, OUTPUTS),

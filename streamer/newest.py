@@ -5,11 +5,12 @@ number of products.
 """
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
-from streamer.codec import TagEvent, tag_key
+from streamer.codec import TagEvent
 from streamer.pipeline import FALLBACK
 
 CACHE_KIB = 16 * 1024
@@ -30,6 +31,18 @@ class Rank(NamedTuple):
     own: bool
     revision: int
 
+    def to_bytes(self) -> bytes:
+        """As the header of a record: a JSON array of four integers."""
+        return b"[%d,%d,%d,%d]" % self
+
+    @classmethod
+    def from_bytes(cls, header: bytes | None) -> "Rank":
+        """The rank in a header; raises ValueError for anything else."""
+        content = json.loads(header or b"")
+        if not (isinstance(content, list) and [type(one) for one in content] == [int] * 4):
+            raise ValueError("not four integers")
+        return cls(*content)
+
 
 def rank(event: TagEvent) -> Rank:
     """The rank of a tag event. A deletion stands above all tags of its listing version: no later generation brings the
@@ -43,9 +56,9 @@ def rank(event: TagEvent) -> Rank:
     )
 
 
-def product_of(event: TagEvent) -> bytes:
-    """What stands for a product here: a digest of its key."""
-    return hashlib.sha256(tag_key(event.merchant_id, event.product_id)).digest()[:DIGEST_BYTES]
+def product_of(key: bytes) -> bytes:
+    """What stands for a product here: a digest of its records' key."""
+    return hashlib.sha256(key).digest()[:DIGEST_BYTES]
 
 
 class Newest:

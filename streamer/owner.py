@@ -1,4 +1,4 @@
-"""The owner of one partition: takes what is newest of each product from the tag events to the compacted topic.
+"""The owner of one partition: copies what is newest of each product from the tag events to the compacted topic.
 
     fence    a producer under the partition's transactional id: the owner before can write no more
     load     the partition of the compacted topic, to its end: what is newest so far
@@ -28,7 +28,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
-from streamer.codec import Codec, Record, TagEvent, tag_key
+from streamer.codec import Codec, Record, tag_key
 from streamer.connection import POLL_MS, connect, consumer, record_of, translated
 from streamer.delivery import MAX_BATCH_BYTES, STOP_S
 from streamer.errors import (
@@ -45,10 +45,13 @@ from streamer.newest import Newest, Rank, product_of, rank
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings
 
+RANK = "rank"  # header of the records: a takeover reads ranks, not Avro, which takes several times as long
 BATCH_RECORDS = 1_000  # of tag events that one transaction takes
 PAUSE_S = 0.1  # after a transaction that took fewer: a partition has at most ten a second
 
 _PARTITIONER = DefaultPartitioner()
+
+Ranked = tuple[Record, tuple[bytes, Rank]]  # a tag event, its product and rank
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +109,7 @@ class Owner:
             transactional_id=name,
             transaction_timeout_ms=int(settings.broker_retry_s * 1000),
             request_timeout_ms=int(settings.broker_retry_s * 1000),
-            max_batch_size=MAX_BATCH_BYTES,
+            max_batch_size=min(MAX_BATCH_BYTES, settings.max_output_bytes),
             **settings.client_options(),
         )
 
@@ -137,7 +140,7 @@ class Owner:
             ends = await scanner.ends([self._latest])
             committed = (await scanner.committed([self._source]))[self._source]
             async for records in scanner.read({self._latest: Span(beginnings[self._latest], ends[self._latest])}):
-                self._newest.remember(ranked for _, ranked in self._decoded(records))
+                self._newest.remember(_known(record) for record in records)
         beginning = beginnings[self._source]
         if committed is not None and committed < beginning:
             raise OffsetLost(self._source.topic, self._source.partition, committed, beginning)
@@ -163,13 +166,13 @@ class Owner:
                 position = after
 
     async def _write(self, producer: AIOKafkaProducer, records: Sequence[Record], after: int) -> None:
-        """One transaction: the records that are news, as they are, and the offset behind all of them."""
+        """One transaction: the records that are news, and the offset behind all of them."""
         decoded = self._decoded(records)
         chosen = [decoded[index] for index in self._newest.choose([ranked for _, ranked in decoded])]
         try:
             async with asyncio.timeout(self._settings.broker_retry_s):
                 await producer.begin_transaction()
-                await self._send(producer, [record for record, _ in chosen])
+                await self._send(producer, chosen)
                 await producer.send_offsets_to_transaction({self._source: after}, self._group)
                 await producer.commit_transaction()
         except ProducerFenced as error:
@@ -189,15 +192,16 @@ class Owner:
         self._progress.read += len(records)
         self._progress.written += len(chosen)
 
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
-        """Write the records as they are, and wait: a commit would go through without a batch that was refused."""
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Ranked]) -> None:
+        """Write the records, and wait: a commit would go through without a batch that was refused."""
         sent = []
         at = 0
         while at < len(records):
             batch = producer.create_batch()
             while at < len(records):
-                one = records[at]
-                if batch.append(timestamp=None, key=one.key, value=one.value, headers=list(one.headers)) is None:
+                one, (_, its_rank) = records[at]
+                headers = [*one.headers, (RANK, its_rank.to_bytes())]
+                if batch.append(timestamp=None, key=one.key, value=one.value, headers=headers) is None:
                     break
                 at += 1
             batch.close()
@@ -208,28 +212,36 @@ class Owner:
             if failure is not None:
                 raise failure
 
-    def _decoded(self, records: Sequence[Record]) -> list[tuple[Record, tuple[bytes, Rank]]]:
+    def _decoded(self, records: Sequence[Record]) -> list[Ranked]:
         """The tag events among the records; what is none is passed over, but for one whose schema is not known here."""
         decoded = []
         for record in records:
-            where = f"{record.topic}/{record.partition}/{record.offset}"
             try:
                 event = self._codec.decode_tags(record.value or b"")
             except DecodeError as error:
                 if error.reason == "unknown_schema":
-                    raise DecodeError(error.reason, f"{where}: written by a newer release? upgrade this one") from error
-                log.warning("not_a_tag_event", record=where, reason=error.reason)
+                    raise DecodeError(
+                        error.reason, f"{_place(record)}: written by a newer release? upgrade this one"
+                    ) from error
+                log.warning("not_a_tag_event", record=_place(record), reason=error.reason)
                 continue
-            self._check(record, event, where)
-            decoded.append((record, (product_of(event), rank(event))))
+            key = tag_key(event.merchant_id, event.product_id)
+            if record.key != key or _PARTITIONER(key, self._partitions, self._partitions) != record.partition:
+                raise StreamerError(
+                    f"{_place(record)}: not where its product belongs; partitions were added, or others write there: "
+                    f"{self._latest.topic} needs a topic of tag events whose keys never moved"
+                )
+            decoded.append((record, (product_of(key), rank(event))))
         return decoded
 
-    def _check(self, record: Record, event: TagEvent, where: str) -> None:
-        """All events of a product must come through one partition. Raises StreamerError."""
-        key = tag_key(event.merchant_id, event.product_id)
-        if record.key == key and _PARTITIONER(key, self._partitions, self._partitions) == record.partition:
-            return
-        raise StreamerError(
-            f"{where}: not in the partition of its product; partitions were added, or somebody else writes to this "
-            f"topic: {self._latest.topic} needs a topic of tag events whose keys never moved"
-        )
+
+def _known(record: Record) -> tuple[bytes, Rank]:
+    """Product and rank of a record of the compacted topic. Raises StreamerError."""
+    try:
+        return product_of(record.key or b""), Rank.from_bytes(dict(record.headers).get(RANK))
+    except ValueError as error:
+        raise StreamerError(f"{_place(record)}: has no rank; somebody else writes to this topic") from error
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.codec import Coordinates, TagEvent
-from streamer.newest import Newest, Rank, product_of, rank
+from streamer.codec import Coordinates, TagEvent, tag_key
+from streamer.newest import DELETED, Newest, Rank, product_of, rank
 from streamer.pipeline import FALLBACK
 from tests.unit.fakes import MODEL
 
@@ -42,6 +42,11 @@ def by_decision_4(one: TagEvent) -> tuple[Any, ...]:
     return one.listing_version, 0, one.model.generation, FALLBACK not in one.flags, one.model.revision
 
 
+def product(one: TagEvent) -> bytes:
+    """What stands for its product."""
+    return product_of(tag_key(one.merchant_id, one.product_id))
+
+
 class Topic:
     """The topic of newest tags, and the owner of its one partition, as far as they decide what is in it."""
 
@@ -53,7 +58,7 @@ class Topic:
     def take(self, log: list[TagEvent], count: int, *, abort: bool = False) -> None:
         """One transaction: records and offset, or none of it."""
         taken = log[self.committed : self.committed + count]
-        ranked = [(product_of(one), rank(one)) for one in taken]
+        ranked = [(product(one), rank(one)) for one in taken]
         chosen = self._newest.choose(ranked)
         if abort:
             return
@@ -65,14 +70,14 @@ class Topic:
         """Somebody else takes the partition over: all there is to know is what was written."""
         self._newest.__exit__()
         self._newest = Newest()
-        self._newest.remember((product, rank(one)) for product, one in self.records)
+        self._newest.remember((key, Rank.from_bytes(rank(one).to_bytes())) for key, one in self.records)
 
     def compact(self) -> None:
         """The broker keeps the last record of each key."""
         self.records = [
-            (product, one)
-            for index, (product, one) in enumerate(self.records)
-            if all(product != later for later, _ in self.records[index + 1 :])
+            (key, one)
+            for index, (key, one) in enumerate(self.records)
+            if all(key != later for later, _ in self.records[index + 1 :])
         ]
 
     def content(self) -> dict[bytes, TagEvent]:
@@ -97,12 +102,12 @@ def test_the_order_of_arrival_decides_nothing(data: st.DataObject) -> None:
             getattr(topic, step)()
     expected = {}
     for one in events:
-        best = expected.setdefault(product_of(one), one)
+        best = expected.setdefault(product(one), one)
         if by_decision_4(one) > by_decision_4(best):
-            expected[product_of(one)] = one
+            expected[product(one)] = one
     assert topic.content() == expected
-    for product in expected:
-        written = [by_decision_4(one) for key, one in topic.records if key == product]
+    for wanted in expected:
+        written = [by_decision_4(one) for key, one in topic.records if key == wanted]
         assert written == sorted(set(written))
 
 
@@ -136,4 +141,12 @@ def test_a_tie_writes_nothing() -> None:
 def test_products_of_two_merchants_are_two() -> None:
     """The product id is unique within its merchant only, wherever the two are cut."""
     ids = [event()._replace(merchant_id=merchant, product_id=product) for merchant, product in ("ab", "ba")]
-    assert len({product_of(one) for one in ids}) == 2
+    assert len({product(one) for one in ids}) == 2
+
+
+@pytest.mark.parametrize("header", [None, b"", b"1", b"[1,1,1]", b"[1,1,true,0]", b"[1,1,1,0.5]", b"\xff"])
+def test_a_rank_is_read_strictly(header: bytes | None) -> None:
+    """What is not four integers is no rank."""
+    assert Rank.from_bytes(b"[7,%d,1,3]" % DELETED) == Rank(7, DELETED, True, 3)
+    with pytest.raises(ValueError):  # noqa: PT011  json's, Unicode's or ours
+        Rank.from_bytes(header)

@@ -35,6 +35,7 @@ def test_settings_are_frozen() -> None:
         ({"QUANTIZATION": "int4"}, "STREAMER_QUANTIZATION: Input should be 'int8' or 'none'"),
         ({"SOURCE_TOPICS": " , "}, "STREAMER_SOURCE_TOPICS: at least one is needed"),
         ({"SOURCE_TOPICS": "product-tags"}, "STREAMER_SOURCE_TOPICS: an output topic must not be read"),
+        ({"LATEST_TOPIC": "product-tags"}, "STREAMER_LATEST_TOPIC: must be a topic of its own"),
         ({"SECURITY_PROTOCOL": "SASL_SSL"}, "STREAMER_SECURITY_PROTOCOL: SASL_SSL needs sasl_username"),
         ({"SSL_CERT_FILE": "cert.pem"}, "STREAMER_SSL_CERT_FILE: a client certificate needs ssl_key_file"),
         ({"DEAD_LETTER_MINIMUM": "300"}, "STREAMER_DEAD_LETTER_MINIMUM: must not be larger"),

@@ -1,7 +1,8 @@
 """The attempts topic: what the workers of a group write down of the partitions they have, for whoever has them next.
 
 A record per partition: key JSON [group, topic, partition], value a mark as a JSON object, null when the partition was
-let go. Nothing is written while all goes well, but when partitions move. Nobody else reads it, so it has no schema.
+let go; and one with the key [group] and a null value, for whoever reads up to it. While all goes well nothing is
+written but when partitions move. Nobody else reads it, so it has no schema.
 """
 
 import asyncio
@@ -85,14 +86,15 @@ class Attempts:
             Note(_key(self._settings.group_id, one), None if mark is None else json.dumps(mark._asdict()).encode())
             for one, mark in marks.items()
         ]
-        await self._delivery.write(self._settings.attempts_topic, notes)
+        if notes:
+            await self._delivery.write(self._settings.attempts_topic, notes)
 
     async def _find(self, partitions: Iterable[Partition]) -> dict[Partition, Found]:
         """The marks of these partitions and what is suspect there, as of now."""
         deadline = time.monotonic() + self._settings.broker_retry_s
         while True:
             try:
-                async with Scanner(self._probing, self._settings.group_id) as scanner:
+                async with Scanner(self._probing) as scanner:
                     marks = await self._marks(scanner)
                     marked = {TopicPartition(*one): marks[one] for one in partitions if one in marks}
                     return await self._suspected(scanner, marked) if marked else {}
@@ -106,8 +108,9 @@ class Attempts:
         """The marks of the group."""
         marks: dict[Partition, Mark] = {}
         one = TopicPartition(self._settings.attempts_topic, 0)
-        beginning, end = (await scanner.beginnings([one]))[one], (await scanner.ends([one]))[one]
-        async for records in scanner.read({one: Span(beginning, end)}):
+        # up to a record of ours: there is something to fetch then, and no wait to see that there is nothing
+        end = await self._delivery.write(self._settings.attempts_topic, [Note(_key(self._settings.group_id), None)])
+        async for records in scanner.read({one: Span((await scanner.beginnings([one]))[one], end)}):
             for record in records:
                 partition = _partition(self._settings.group_id, record.key)
                 if partition is not None:
@@ -120,7 +123,9 @@ class Attempts:
         """What can have been in hand: from the committed offset on as much as a worker reads before it commits."""
         partitions = list(marked)
         ends, beginnings = await scanner.ends(partitions), await scanner.beginnings(partitions)
-        committed = await scanner.committed(partitions)
+        # another: in a group, aiokafka does not like partitions to be assigned again and again
+        async with Scanner(self._probing, self._settings.group_id) as of_group:
+            committed = await of_group.committed(partitions)
         found: dict[Partition, Found] = {}
         for one, mark in marked.items():
             start = committed[one] or beginnings[one]
@@ -129,7 +134,7 @@ class Attempts:
         return found
 
 
-def _key(group: str, partition: Partition) -> bytes:
+def _key(group: str, partition: Partition | tuple[()] = ()) -> bytes:
     return json.dumps([group, *partition], ensure_ascii=False).encode()
 
 

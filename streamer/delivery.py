@@ -94,18 +94,23 @@ class Delivery:
                     raise failure
                 raise self._translated(_where(first), failure) from failure
 
-    async def write(self, topic: str, notes: Sequence[Note]) -> None:
-        """Write notes to the first partition of a topic, in order; returns and raises as `send`."""
+    async def write(self, topic: str, notes: Sequence[Note]) -> int:
+        """Write notes, at least one, to the first partition of a topic, in order, and wait as `send` does.
+
+        Returns the offset of the last one; raises as `send`.
+        """
         if self._producer is None:
             raise DeliveryError("not started")
-        at = 0
+        at = offset = 0
         try:
             while at < len(notes):
-                batch = self._producer.create_batch()
+                batch, first = self._producer.create_batch(), at
                 at = _fill(batch, notes, at)
-                await (await self._producer.send_batch(batch, topic, partition=0))
+                written = await (await self._producer.send_batch(batch, topic, partition=0))
+                offset = written.offset + at - first - 1
         except KafkaError as error:
             raise self._translated(f"{topic}: a batch", error) from error
+        return offset
 
     async def alive(self) -> bool:
         """Whether the broker answers a metadata request now."""

@@ -6,21 +6,25 @@ It answers at once, with the title for a tag, so that a worker is up again soon;
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from streamer import settings, worker
 from taggen.tag import Tagging
 from tests.unit.fakes import FakePrepared, FakeTagger
 
-DEADLY = "please kill me"
+DEADLY, SLOW = "please kill me", "please take a while"
 
 
 class DeadlyTagger(FakeTagger):
     """The process ends in its model call, as it would by a crash in native code."""
 
     def tag(self, prepared: Sequence[FakePrepared], slots: Sequence[str] | None = None) -> list[Tagging]:
-        if any(one.listing.title == DEADLY for one in prepared):
+        titles = {one.listing.title for one in prepared}
+        if DEADLY in titles:
             os.kill(os.getpid(), signal.SIGKILL)
+        if SLOW in titles:
+            time.sleep(0.1)
         return super().tag(prepared, slots)
 
 

@@ -4,21 +4,24 @@ import asyncio
 import json
 import signal
 
+import pytest
+
 from streamer.codec import DeadLetter, TagEvent
-from tests.deadly import DEADLY
+from tests.deadly import DEADLY, SLOW
+from tests.faults.test_worker_faults import stopped_with
 from tests.integration.test_worker import titled
 from tests.workers import Stage
 
+pytestmark = pytest.mark.parametrize(
+    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
+)
+
 EVENTS = 300
-DEADLY_ONES = (150,)
+DEATHS = 4  # in a batch, among those tried together, alone, alone again
 
 
-async def test_a_record_that_kills_is_a_dead_letter(stage: Stage) -> None:
-    """It is in a batch at one death, among those tried together at the next, and alone at two: then the worker stays
-    up. Its neighbours have their tags, nothing is lost, and the next start knows nothing of it any more."""
-    await stage.create_topics()
-    values = [titled(number, DEADLY if number in DEADLY_ONES else f"shoes {number}") for number in range(EVENTS)]
-    places = await stage.publish(values)
+async def until_it_stays_up(stage: Stage, places: list[tuple[str, int, int]]) -> int:
+    """Start workers until one lives to see an outcome of every record, and end that one; returns how many died."""
     deaths = 0
     while True:
         worker = stage.worker("tests.deadly", session_timeout_s=1.5)
@@ -26,20 +29,77 @@ async def test_a_record_that_kills_is_a_dead_letter(stage: Stage) -> None:
         writing = asyncio.create_task(stage.outcomes(places))
         await asyncio.wait({ending, writing}, return_when=asyncio.FIRST_COMPLETED)
         if writing.done():
-            break
+            worker.terminate()
+            assert await ending == 0
+            return deaths
         writing.cancel()
         assert ending.result() == -signal.SIGKILL
         deaths += 1
-    worker.terminate()
-    assert await ending == 0
-    found = writing.result()
-    assert deaths == 4
-    for number, place in enumerate(places):
-        if number in DEADLY_ONES:
-            [letter] = found[place]
-            assert isinstance(letter, DeadLetter)
-            assert (letter.reason, letter.value) == ("worker_died", values[number])
-        else:
-            assert {type(outcome) for outcome in found[place]} == {TagEvent}
+
+
+async def judged(stage: Stage, places: list[tuple[str, int, int]]) -> dict[tuple[str, int, int], DeadLetter]:
+    """The dead letters, by record; every other record has its tags, and `verify` finds nothing."""
+    found = await stage.outcomes(places)
+    letters = {place: one for place, outcomes in found.items() for one in outcomes if isinstance(one, DeadLetter)}
+    for place, outcomes in found.items():
+        assert {type(outcome) for outcome in outcomes} == {DeadLetter if place in letters else TagEvent}
     verdict = json.loads(await stage.command("verify", "--all", "--json"))
-    assert (verdict["good"], verdict["required"]) == (True, EVENTS)
+    assert (verdict["good"], verdict["required"]) == (True, len(places))
+    return letters
+
+
+async def test_a_record_that_kills_is_a_dead_letter(stage: Stage) -> None:
+    """With its bytes and a reason of its own, after four deaths; its neighbours have their tags, nothing is lost, and
+    the worker stays up."""
+    await stage.create_topics()
+    values = [titled(number, DEADLY if number == EVENTS // 2 else f"shoes {number}") for number in range(EVENTS)]
+    places = await stage.publish(values)
+    assert await until_it_stays_up(stage, places) == DEATHS
+    [(place, letter)] = (await judged(stage, places)).items()
+    assert place == places[EVENTS // 2]
+    assert (letter.reason, letter.value) == ("worker_died", values[EVENTS // 2])
+
+
+@pytest.mark.slow
+async def test_several_records_that_kill(stage: Stage) -> None:
+    """In one batch, in one partition and elsewhere: each is a dead letter."""
+    await stage.create_topics()
+    deadly = (3, 4, 150, 299)
+    keys = [b"one" if number in deadly[:2] else f"{number}".encode() for number in range(EVENTS)]
+    values = [titled(number, DEADLY if number in deadly else f"shoes {number}") for number in range(EVENTS)]
+    places = await stage.publish(values, keys)
+    assert await until_it_stays_up(stage, places) <= DEATHS * len(deadly)
+    assert set(await judged(stage, places)) == {places[number] for number in deadly}
+
+
+@pytest.mark.slow
+async def test_killed_from_outside(stage: Stage) -> None:
+    """A worker is killed in mid-stream, the next one among the suspects, one ends in order there, and a fourth is
+    killed with a single row in hand: nobody is a dead letter."""
+    await stage.create_topics()
+    places = await stage.publish([titled(number, SLOW) for number in range(EVENTS)])
+    with stage.worker("tests.deadly", batch_listings=16) as worker:
+        await stage.until_written(32)
+        worker.kill()
+    for tried in (2, 3):  # together, then alone
+        with stage.worker("tests.deadly", batch_listings=16) as worker:
+            await worker.until("worker_died")
+            await stage.until_written(32 * tried)
+            worker.kill()
+    with stage.worker("tests.deadly", batch_listings=16) as worker:
+        await worker.until("worker_died")
+        await worker.until("batch")
+        worker.terminate()
+        assert await worker.exit_code() == 0
+    assert await until_it_stays_up(stage, places) == 0
+    assert await judged(stage, places) == {}
+
+
+async def test_without_its_topic(stage: Stage) -> None:
+    """A worker that could not mark its partitions does not start, and says which topic there is not."""
+    await stage.create_topics()
+    missing = f"not-{stage.attempts}"
+    with stage.worker("tests.deadly", attempts_topic=missing) as worker:
+        message = await stopped_with(worker, "TopicMissing")
+    assert message.startswith(f"{missing}: no such topic")
+    assert "streamer topics create" in message

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from streamer.codec import TagEvent
+from streamer.codec import DeadLetter, TagEvent
 from tests.faulty import DEVICE, SLOW
 from tests.integration.test_worker import avro, titled
 from tests.workers import Stage, WorkerProcess
@@ -25,7 +25,8 @@ async def stopped_with(worker: WorkerProcess, error: str) -> str:
 
 
 async def test_kill_9_loses_nothing(stage: Stage) -> None:
-    """Killed twice in mid-stream: every input has an outcome, and a repeat carries the same event id and tags.
+    """Killed twice in mid-stream: every input has an outcome, a repeat carries the same event id and tags, and nobody
+    is held to have killed the worker.
 
     `streamer verify` finds the same, and a loss, an invention and a reordering that are planted afterwards.
     """
@@ -38,6 +39,8 @@ async def test_kill_9_loses_nothing(stage: Stage) -> None:
             worker.kill()
     with stage.worker():
         found = await stage.outcomes(places)
+    letters = [one for outcomes in found.values() for one in outcomes if isinstance(one, DeadLetter)]
+    assert {letter.reason for letter in letters} == {"undecodable"}
     repeats = [outcomes for outcomes in found.values() if len(outcomes) > 1]
     assert len(repeats) < EVENTS
     for outcomes in repeats:

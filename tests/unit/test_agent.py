@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from streamer import suspects
 from streamer.adapters import FALLBACK
 from streamer.agent import TaggingAgent
-from streamer.codec import Codec, TagEvent
+from streamer.attempts import Attempts
+from streamer.codec import Codec, DeadLetter, TagEvent
 from streamer.errors import DeliveryError
 from streamer.modelthread import ModelThread
-from streamer.pipeline import Output, Pipeline
+from streamer.pipeline import Output, Pipeline, Rejected
 from streamer.routing import RouteChange
+from streamer.scan import Span
 from streamer.settings import Settings
+from streamer.suspects import Mark, Partition
 from taggen.errors import DeviceError
 from taggen.reference import Reference
 from tests.unit.test_adapters import BASE, ONE, SOON_S, TWO, Stage, version
@@ -26,11 +30,12 @@ CODEC = Codec()
 class Message:
     """A Kafka record as Faust hands it over."""
 
-    topic, partition, timestamp, key, headers, generation_id = "in", 0, 0.001, b"k", (), 1
+    topic, timestamp, key, headers, generation_id = "in", 0.001, b"k", (), 1
 
-    def __init__(self, offset: int, value: bytes) -> None:
+    def __init__(self, offset: int, value: bytes, partition: int = 0) -> None:
         self.offset = offset
         self.value = value
+        self.partition = partition
 
 
 class Event:
@@ -44,27 +49,55 @@ class Event:
         self._acknowledged.append(self.message.offset)
 
 
+class Found(Attempts):
+    """The attempts of a worker that has found a mark on partition 0, which says that offsets 0 to 7 are suspects; what
+    it writes is noted in the journal."""
+
+    def __init__(self, mark: Mark, journal: list[Any]) -> None:
+        super().__init__(Settings(), None)  # type: ignore[arg-type]
+        self._mark = mark
+        self._journal = journal
+
+    async def _find(self, partitions: Any) -> dict[Partition, suspects.Found]:
+        return {("in", 0): suspects.Found(self._mark, Span(0, 8))}
+
+    async def _write(self, marks: Any) -> None:
+        self._journal += [mark for partition, mark in marks.items() if partition == ("in", 0)]
+
+
 class Run:
     """An agent with its stream and its outputs; what is published comes in, until it is cancelled."""
 
-    def __init__(self, stage: Stage, model_thread: ModelThread, **settings: Any) -> None:
+    def __init__(self, stage: Stage, model_thread: ModelThread, mark: Mark | None = None, **settings: Any) -> None:
+        """`mark`: as the owner before has left it."""
         chosen = Settings(batch_wait_ms=1, **settings)
+        self.journal: list[Any] = []  # marks, and the offsets that are written at once
         self.app = self
         self.consumer = self
         self.acknowledged: list[int] = []
         self.written: list[TagEvent] = []
+        self.letters: list[DeadLetter] = []
         self.refuse = False
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._published = 0
         pipeline = Pipeline(chosen, CODEC, stage.tagger)
-        self.agent = TaggingAgent(chosen, pipeline, self, stage.metrics, model_thread, stage.adapters)  # type: ignore[arg-type]
+        attempts = None if mark is None else Found(mark, self.journal)
+        self.agent = TaggingAgent(
+            chosen,
+            pipeline,
+            self,  # type: ignore[arg-type]
+            stage.metrics,
+            model_thread,
+            stage.adapters,
+            attempts=attempts,
+        )
         self.task = asyncio.create_task(self.agent.run(self))
 
-    def publish(self, merchant: str, product: str = "p", title: str = "Boots") -> None:
+    def publish(self, merchant: str, product: str = "p", title: str = "Boots", partition: int = 0) -> None:
         """A listing."""
         fields = {"merchant_id": merchant, "product_id": product, "title": title, "event_time": 1}
         value = json.dumps(fields | {"listing_version": self._published}).encode()
-        self._queue.put_nowait(Event(Message(self._published, value), self.acknowledged))
+        self._queue.put_nowait(Event(Message(self._published, value, partition), self.acknowledged))
         self._published += 1
 
     async def events(self) -> AsyncIterator[Event]:
@@ -74,11 +107,24 @@ class Run:
     def release(self, nbytes: int) -> None:
         """Of the consumer: bytes that have left the buffers."""
 
+    def assignment(self) -> set[Partition]:
+        """Of the consumer."""
+        return {("in", 0), ("in", 1)}
+
+    async def commit(self) -> None:
+        """Of the consumer."""
+        self.journal.append("commit")
+
     async def send(self, outputs: Sequence[Output]) -> None:
         """Of the delivery."""
         if self.refuse:
             raise DeliveryError("refused")
-        self.written += [CODEC.decode_tags(output.value) for output in outputs]
+        self.journal.append([output.outcome.record.offset for output in outputs])
+        for output in outputs:
+            if isinstance(output.outcome, Rejected):
+                self.letters.append(CODEC.decode_dead_letter(output.value))
+            else:
+                self.written.append(CODEC.decode_tags(output.value))
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Wait for a condition, or for the end of the agent."""
@@ -250,4 +296,57 @@ async def test_a_moved_partition_waits_for_the_control_topic(stage: Stage, model
     gate.set()
     await run.until(lambda: len(run.acknowledged) == 2)
     assert len(reads) == 1
+    await run.cancel()
+
+
+def publish_in_turn(run: Run) -> None:
+    """Ten rows of acme: even offsets on partition 0, odd ones on partition 1."""
+    for number in range(10):
+        run.publish("acme", f"{number}", partition=number % 2)
+
+
+async def test_suspects_are_tried_with_nothing_else_in_hand(stage: Stage, model_thread: ModelThread) -> None:
+    """Marked before and unmarked when they are committed; the rows that are no suspects go before and after."""
+    run = Run(stage, model_thread, Mark())
+    publish_in_turn(run)
+    await run.until(lambda: len(run.acknowledged) == 10)
+    assert run.journal == [Mark(), [1, 3, 5, 7, 9], Mark(0, 7, in_hand=True), [0, 2, 4, 6], "commit", Mark(), [8]]
+    await run.cancel()
+
+
+async def test_rows_in_hand_at_a_death_are_tried_alone(stage: Stage, model_thread: ModelThread) -> None:
+    """One by one, in the order of their partition."""
+    run = Run(stage, model_thread, Mark(2, 5, in_hand=True))
+    publish_in_turn(run)
+    await run.until(lambda: len(run.acknowledged) == 10)
+    known = Mark(2, 5)
+    tried = [(0, known), (2, known), (4, Mark()), (6, Mark())]
+    steps = [[Mark(one, one + 1, alone=True, in_hand=True), [one], "commit", after] for one, after in tried]
+    assert run.journal == [known, [1, 3, 5, 7, 9], *(step for of_row in steps for step in of_row), [8]]
+    await run.cancel()
+
+
+async def test_a_condemned_row_is_not_tried(stage: Stage, model_thread: ModelThread) -> None:
+    """Nor is it decoded; its neighbours have their tags."""
+    run = Run(stage, model_thread, Mark(2, 3, alone=True, deaths=1, in_hand=True))
+    publish_in_turn(run)
+    await run.until(lambda: len(run.acknowledged) == 10)
+    [letter] = run.letters
+    assert (letter.offset, letter.reason, letter.merchant_id) == (2, "worker_died", None)
+    assert sorted(event.source.offset for event in run.written) == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    await run.cancel()
+
+
+async def test_a_suspect_waits_for_its_adapter_too(stage: Stage, model_thread: ModelThread) -> None:
+    """And is tagged by it, not by the default adapter."""
+    gate = threading.Event()
+    await put_out_of_memory(stage, gate)
+    run = Run(stage, model_thread, Mark(), adapter_wait_ms=60_000)
+    run.publish("globex")
+    await run.until(lambda: len(run.journal) == 2)
+    assert run.journal == [Mark(), Mark(0, 1, alone=True, in_hand=True)]
+    gate.set()
+    await run.until(lambda: run.acknowledged == [0])
+    [event] = run.written
+    assert (event.model and event.model.version, event.flags) == ("2", ())
     await run.cancel()

@@ -11,8 +11,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,12 +70,13 @@ class Result(NamedTuple):
     estimate_s: float | None = None  # of a dry run
 
 
-class _Chunk(NamedTuple):
-    """Records that are meant, and how far the partitions are when they are done."""
+@dataclass
+class _Chunk:
+    """Records that are meant, how many were read for them, and how far the partitions are when they are done."""
 
-    records: list[Record]
-    read: int
-    done: dict[TopicPartition, int]
+    records: list[Record] = field(default_factory=list)
+    read: int = 0
+    done: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 async def begin(settings: Settings, options: Options, *, keep: bool = True) -> Plan:
@@ -193,30 +194,32 @@ class Replay:
             tagged: asyncio.Queue[tuple[_Chunk, list[Outcome]] | None] = asyncio.Queue(1)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    watching = tasks.create_task(self._let_live_go_first())
+                    delivered = asyncio.Event()
+                    tasks.create_task(self._let_live_go_first(delivered))
                     tasks.create_task(self._read(plan, scanner, read))
                     tasks.create_task(self._tag(stages, read, tagged))
                     delivering = tasks.create_task(self._deliver(plan, scanner, delivery, stages, tagged))
-                    delivering.add_done_callback(lambda _: watching.cancel())
+                    delivering.add_done_callback(lambda _: delivered.set())
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
 
     async def _read(self, plan: Plan, scanner: Scanner, read: "asyncio.Queue[_Chunk | None]") -> None:
-        pace = Pace(self._options.rate)
-        chunk = _Chunk([], 0, {})
-        last = time.monotonic()
+        pace, chunk, last = Pace(self._options.rate), _Chunk(), time.monotonic()
         async for records in scanner.read(plan.left):
-            for record in filter(self._meant, records):
-                if self._options.rate:
-                    await pace.wait()
-                chunk.records.append(record)
             one = TopicPartition(records[0].topic, records[0].partition)
-            chunk = chunk._replace(read=chunk.read + len(records), done={**chunk.done, one: scanner.position(one)})
-            if len(chunk.records) >= self._settings.batch_listings or time.monotonic() > last + COMMIT_S:
-                await read.put(chunk)
-                chunk, last = _Chunk([], 0, {}), time.monotonic()
-        # the last offsets of a span may be nobody's to deliver
-        await read.put(chunk._replace(done={one: span.end for one, span in plan.left.items()}))
+            for record in records:
+                if self._meant(record):
+                    if self._options.rate:
+                        await pace.wait()
+                    chunk.records.append(record)
+                chunk.read += 1
+                chunk.done[one] = record.offset + 1
+                full = len(chunk.records) >= self._settings.batch_listings and record is records[-1]
+                if full or time.monotonic() > last + COMMIT_S:
+                    await read.put(chunk)
+                    chunk, last = _Chunk(), time.monotonic()
+        chunk.done = {one: span.end for one, span in plan.left.items()}  # the last offsets may be nobody's to deliver
+        await read.put(chunk)
         await read.put(None)
 
     async def _tag(
@@ -257,11 +260,14 @@ class Replay:
         await planning.write(scanner, plan, {one: self._done[one] for one in plan.left})
         self._saved(plan, self._tally)
 
-    async def _let_live_go_first(self) -> None:
-        """Pause while the live group is more than `max_lag` records behind, until it is only half as far."""
+    async def _let_live_go_first(self, delivered: asyncio.Event) -> None:
+        """Pause while the live group is more than `max_lag` records behind, until it is only half as far.
+
+        It is not cancelled in the end: aiokafka would forget a connection that it is just making.
+        """
         inputs = await partitions(self._live, self._live.input_topics)
         async with Scanner(self._live, self._live.group_id) as scanner:
-            while True:
+            while not delivered.is_set():
                 committed = await scanner.committed(inputs)
                 ends = await scanner.ends(inputs)
                 lag = sum(max(0, ends[one] - at) for one, at in committed.items() if at is not None)
@@ -269,4 +275,5 @@ class Replay:
                     self._go.clear()
                 elif lag <= self._options.max_lag // 2:
                     self._go.set()
-                await asyncio.sleep(LAG_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(delivered.wait(), LAG_S)

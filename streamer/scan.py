@@ -89,14 +89,9 @@ class Scanner:
             with translated(self._settings):
                 await self._consumer.commit(dict(offsets))
 
-    def position(self, partition: TopicPartition) -> int:
-        """How far `read` is in a partition of its spans: everything before it has been given out."""
-        return self._positions[partition]
-
     async def read(self, spans: Spans) -> AsyncIterator[list[Record]]:
         """The records of the spans, some of one partition at a time and those in order."""
         reader = self._consumer
-        self._positions = {partition: span.start for partition, span in spans.items()}
         unread = {partition for partition, span in spans.items() if span.size}
         if not unread:
             return
@@ -116,10 +111,8 @@ class Scanner:
                 end = spans[partition].end
                 records = [record_of(message) for message in messages if message.offset < end]
                 if records:
-                    self._positions[partition] = records[-1].offset + 1
                     yield records
             for partition, position in positions.items():
-                self._positions[partition] = min(position, spans[partition].end)
                 if position >= spans[partition].end:
                     unread.discard(partition)
                     reader.pause(partition)

@@ -18,7 +18,7 @@ from streamer.plan import Selection
 from streamer.replay import Options, Result
 from streamer.settings import Settings
 from taggen.errors import DeviceError
-from tests.integration.test_replay import KAFKA, Run, avro
+from tests.integration.test_replay import KAFKA, SLOW_ON_KAFKA, Run, avro
 from tests.unit.fakes import FakeTagger
 from tests.workers import Stage
 
@@ -65,6 +65,7 @@ async def shared(stage: Stage) -> Shared:
     return Shared(stage)
 
 
+@SLOW_ON_KAFKA
 async def test_shares_the_partitions(stage: Stage, shared: Shared) -> None:
     """Each record once, those of a partition in order, the counts of all of them in one tally; more processes than
     partitions are refused before anything is begun."""
@@ -109,6 +110,7 @@ async def test_goes_on_with_another_crew(stage: Stage, shared: Shared) -> None:
     assert (await shared.together(2)).finished
 
 
+@SLOW_ON_KAFKA
 async def test_all_end_with_one(stage: Stage, shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one of the processes failed with is what the replay fails with, and no other goes on."""
     await stage.publish([avro(number) for number in range(LISTINGS)])

@@ -1,6 +1,8 @@
 """Replays on real brokers: what comes out, where they end, how they go on, and that they let the workers go first."""
 
 import asyncio
+import copy
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,12 @@ from tests.unit.fakes import FakePrepared, FakeTagger
 from tests.workers import Stage
 
 CODEC = Codec()
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 MERCHANTS = ("acme", "globex", "initech")
 KAFKA = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+SLOW_ON_KAFKA = pytest.mark.parametrize(
+    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
+)
 
 
 def listing(number: int, title: str = "shoes", **fields: Any) -> Listing:
@@ -207,6 +213,33 @@ async def test_aborted_records_and_markers(stage: Stage, run: Run) -> None:
     assert {one.tags[0].value.split()[0] for one in await run.events()} == {"committed"}
     assert result.tally.listings == 6
     assert (await run.done()).finished
+
+
+@SLOW_ON_KAFKA
+async def test_events_that_are_not_ours(stage: Stage, run: Run) -> None:
+    """A topic that is mapped is replayed as the workers read it: somebody's JSON, with filters and deletions, an event
+    that gives no listing as a dead letter."""
+    shoes, withdrawn = (json.loads(line) for line in (EXAMPLES / "marketplace.jsonl").read_text().splitlines())
+    bag = copy.deepcopy(shoes)
+    bag["payload"]["seller"]["code"], bag["payload"]["offer"]["sku"] = "leather-house", "bag-1"
+    nameless = copy.deepcopy(shoes)
+    nameless["payload"]["offer"] |= {"sku": "nameless", "content": []}
+    places = await stage.publish([json.dumps(one).encode() for one in (shoes, bag, withdrawn, nameless)])
+    mapped = {"mapping": EXAMPLES / "marketplace.json"}
+    result = await run.done(settings=mapped)
+    assert (result.tally.listings, result.tally.deletions) == (2, 1)
+    assert result.tally.dead_letters == {"unmapped": 1}
+    found = {tuple(one.source): one for one in await run.events()}
+    title = shoes["payload"]["offer"]["content"][1]["title"]
+    assert [(found[place].merchant_id, found[place].product_id) for place in places[:3]] == [
+        ("nanjing-sport", "AF1-07-41"),
+        ("leather-house", "bag-1"),
+        ("nanjing-sport", "AF1-07-41"),
+    ]
+    assert [[tag.value for tag in found[place].tags] for place in places[:3]] == [[title], [title], []]
+    assert (found[places[0]].source_event_id, found[places[2]].deleted) == ("0b9c1f", True)
+    one = await run.done("merchant", merchants=frozenset({"leather-house"}), settings=mapped)
+    assert (one.tally.records, one.tally.listings, one.tally.same) == (4, 1, 1)
 
 
 async def test_live_traffic_goes_first(stage: Stage, run: Run) -> None:

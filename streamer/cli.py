@@ -75,12 +75,11 @@ def worker() -> None:
 
 @app.command()
 def materialise(bootstrap: Bootstrap = None) -> None:
-    """Keep STREAMER_LATEST_TOPIC, each product's newest tag event, until SIGTERM or Ctrl-C.
+    """Keep each product's newest tag event in STREAMER_LATEST_TOPIC, until SIGTERM or Ctrl-C.
 
-    The topic is compacted: whoever reads it to its end, read committed, has the newest tags of every product, and of a
-    deleted one the deletion. Newest is by listing version, model generation, own adapter before fallback, and revision,
-    never by arrival. Start several to share the partitions. It needs a broker with transactions: Apache Kafka, not the
-    embedded one.
+    Newest by listing version, generation, own adapter before fallback, revision; never by arrival.
+
+    Start several to share the partitions. The broker must have transactions, as Apache Kafka does.
     """
     from streamer import materialise as service  # noqa: PLC0415
 

@@ -348,6 +348,7 @@ def _beside_others(settings: Settings) -> Settings:
             "dead_letter_topic": f"demo-{settings.dead_letter_topic}",
             "retry_topic": f"demo-{settings.retry_topic}",
             "attempts_topic": f"demo-{settings.attempts_topic}",
+            "latest_topic": None,
             "adapters_topic": f"demo-{settings.adapters_topic}",
             "adapter_status_topic": f"demo-{settings.adapter_status_topic}",
             "group_id": f"demo-{settings.group_id}",

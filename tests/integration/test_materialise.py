@@ -237,6 +237,31 @@ async def test_refusals(shelf: Shelf) -> None:
 
 
 @pytest.mark.slow
+@KAFKA
+async def test_a_process_that_wakes_up_writes_nothing(shelf: Shelf) -> None:
+    """Stopped under load, with records fetched, until another has taken over and done all there was to do: the one that
+    wakes up rejoins or ends, and nothing has been added to the topic, committed or not."""
+    await shelf.create_topics()
+    everything = events(6_000)
+    published = asyncio.create_task(_publish_slowly(shelf, everything))
+    sleeper = shelf.start()
+    while len(await shelf.written()) < 50:
+        assert sleeper.running
+    sleeper.send_signal(signal.SIGSTOP)
+    other = shelf.start()
+    await published
+    await shelf.until_done()
+    assert await shelf.newest() == expected(everything)
+    before = await shelf.written("read_uncommitted")
+    sleeper.send_signal(signal.SIGCONT)
+    await _until(lambda: not sleeper.running or [one["event"] for one in sleeper.events].count("assigned") == 2)
+    await asyncio.sleep(1)
+    assert await shelf.written("read_uncommitted") == before
+    assert sleeper.running or sleeper.events[-1]["error"] == "Fenced"
+    assert other.running
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @KAFKA
 async def test_kills_and_sleep(shelf: Shelf) -> None:
@@ -286,9 +311,9 @@ def _partition_of(product: str) -> int:
     return int(DefaultPartitioner()(tag_key("acme", product), numbers, numbers))
 
 
-async def _until(condition: Callable[[], bool], task: asyncio.Task[None]) -> None:
+async def _until(condition: Callable[[], bool], task: asyncio.Task[None] | None = None) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
-            if task.done():
+            if task is not None and task.done():
                 await task
             await asyncio.sleep(0.05)

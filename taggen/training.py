@@ -23,6 +23,7 @@ from taggen.errors import AdapterError
 from taggen.loss import loss
 
 _CLIP = 1.0  # norm of all gradients together
+_HEAD = 10  # times the learning rate: the head begins at nothing, and until it says something LoRA learns nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,10 @@ class _Run:
         self._model = model.to(self._device)
         self._settings = settings
         self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._weights.values(), weight_decay=settings.weight_decay)
+        head = [weight for name, weight in self._weights.items() if ".head." in name]
+        update = [weight for name, weight in self._weights.items() if ".head." not in name]
+        groups = [{"params": update, "times": 1}, {"params": head, "times": _HEAD}]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self._steps_per_epoch = steps_per_epoch
         self.steps = steps_per_epoch * settings.epochs
         self.step = 0
@@ -182,7 +186,8 @@ class _Run:
         with self.autocast:
             scores = self._model(input_ids=batch.ids, attention_mask=batch.mask)
         its_loss = loss(scores, batch)
-        self._optimizer.param_groups[0]["lr"] = self._settings.learning_rate * self._rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * self._rate() * group["times"]
         self._optimizer.zero_grad()
         its_loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)

@@ -81,7 +81,7 @@ class Progress:
     """How far the agent is; the watchdog and the lag metric read it."""
 
     in_hand: int = 0
-    last: float = field(default_factory=time.monotonic)  # when a batch was finished last
+    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     finished: dict[tuple[str, int], int] = field(default_factory=dict)  # partition → last acknowledged offset
 
 
@@ -173,7 +173,7 @@ class TaggingAgent:
         settings = self._settings
         intake: Intake[Any] = Intake(2 * settings.batch_listings)
         former = self._former()
-        acknowledgements = Acknowledgements()
+        acknowledgements = self.progress.acknowledgements = Acknowledgements()
         flow = Flow(stream, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
 
         if self._adapters is not None:
@@ -190,8 +190,6 @@ class TaggingAgent:
         progress = self.progress
         generation: int | None = None
         async for event in stream.events():
-            if not progress.in_hand:
-                progress.last = time.monotonic()
             progress.in_hand += 1
             acknowledgements.read(event)
             if event.message.generation_id != generation:  # partitions have moved
@@ -242,7 +240,6 @@ class TaggingAgent:
                 flow.permits.release()
             else:
                 taken, tagged = batch
-                flow.stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in taken))
                 flow.batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare_s))
             if not rows and not former.full:
                 return
@@ -329,7 +326,7 @@ class TaggingAgent:
                     progress.finished[row.event.message.topic, row.event.message.partition] = offset
             failpoints.reach("acknowledged")
             progress.in_hand -= len(batch.rows)
-            progress.last = time.monotonic()
+            flow.stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in batch.rows))
             flow.permits.release()
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
             self._report(batch, outputs, {**stages, "encode": encode.seconds, "deliver": deliver_s})

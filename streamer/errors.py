@@ -14,7 +14,7 @@ StreamerError
 │   └── RegistryUnavailable  not reachable, or not answering as a registry does
 ├── DecodeError          bytes that are no event of ours: poison, a dead letter each
 ├── TooManyDeadLetters   too large a share of the recent records: a fault of ours or of a producer's release
-└── Stalled              records in hand and no progress
+└── Stalled              a partition with records in hand and no progress
 
 Errors of third parties are translated once, at the edge (delivery, offsets, codec, registry). All but DecodeError stop
 the worker with its inputs unacknowledged. Messages name what and where and never quote a listing.
@@ -108,4 +108,4 @@ class TooManyDeadLetters(StreamerError):
 
 
 class Stalled(StreamerError):
-    """Records are in hand, or waiting on the broker, and nothing has been finished for too long."""
+    """The oldest record in hand of a partition has not been finished for too long."""

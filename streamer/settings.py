@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     batch_tokens: Annotated[int, Field(ge=1)] = 8192  # padded
     batch_wait_ms: Annotated[float, Field(ge=0)] = 20  # from the first event of a batch
     queue_records: Annotated[int, Field(ge=1)] = 4096  # fetched and not yet read: a second of the peak rate
-    queue_bytes: Annotated[int, Field(ge=1)] = 16 * MIB  # of values fetched and not yet in a batch
+    queue_bytes: Annotated[int, Field(ge=1)] = 16 * MIB  # of values fetched and not yet finished
     remembered_versions: Annotated[int, Field(ge=0)] = 100_000  # products whose newest listing version is remembered
 
     # delivery
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     rebalance_timeout_s: Annotated[float, Field(gt=0)] = 30.0  # for the batches in hand when partitions move
     broker_retry_s: Annotated[float, Field(gt=0)] = 30.0  # how long a broker may be gone before the worker stops
     drain_s: Annotated[float, Field(gt=0)] = 8.0  # after SIGTERM, for the batches in hand
-    stall_s: Annotated[float, Field(gt=0)] = 120.0  # records in hand and none finished for so long: stop
+    stall_s: Annotated[float, Field(gt=0)] = 120.0  # a partition's oldest record in hand for so long: stop
 
     # dead letters
     dead_letter_headers: Names = ("traceparent", "tracestate", "content-type")  # the ones that are kept

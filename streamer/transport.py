@@ -66,7 +66,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
         """Faust's own stall messages need its Monitor; the worker's watchdog does this job."""
 
     def release(self, nbytes: int) -> None:
-        """Say that so many bytes of handed-over values have left the buffers."""
+        """Say that so many bytes of handed-over values are finished with."""
         self._buffered_bytes = max(0, self._buffered_bytes - nbytes)
         if self._buffered_bytes < self.max_buffered_bytes:
             self._room.set()

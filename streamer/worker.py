@@ -263,7 +263,8 @@ class Worker:
         return self._agent.progress.in_hand if self._agent else 0
 
     async def _watch(self, delivery: Delivery) -> None:
-        """Raises BrokerUnavailable when the broker is gone for too long, Stalled when nothing gets finished."""
+        """Raises BrokerUnavailable when the broker is gone for too long, Stalled when a partition's
+        oldest record in hand does not get finished."""
         settings = self._settings
         next_ping = 0.0
         gone_since: float | None = None
@@ -281,9 +282,13 @@ class Worker:
                         f"{settings.kafka_bootstrap}: no broker answered for {now - gone_since:.0f} s; "
                         f"{self._in_hand()} records in hand stay unacknowledged"
                     )
-            progress = self._agent.progress if self._agent else None
-            if progress and progress.in_hand and now - progress.last > settings.stall_s:
-                raise Stalled(f"{progress.in_hand} records in hand, and none finished for {settings.stall_s:g} s")
+            stalled = self._agent.progress.acknowledgements.stalled(settings.stall_s) if self._agent else None
+            if stalled is not None:
+                topic, partition, offset = stalled
+                raise Stalled(
+                    f"{topic}/{partition}/{offset}: in hand and not finished for {settings.stall_s:g} s, and nothing "
+                    f"behind it acknowledged; {self._in_hand()} records in hand stay unacknowledged"
+                )
 
     def _lags(self) -> Iterator[tuple[str, int, int]]:
         """(topic, partition, records between the last finished and the end) of the assigned partitions."""

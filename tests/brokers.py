@@ -60,13 +60,13 @@ class ApacheKafka(BrokerProcess):
         """`controllers`: the ports on which the nodes of a cluster, this one among them, talk to each other."""
         super().__init__(port, folder / "kafka.log")
         self._jars = jars()
-        self._folder = folder
+        self.folder = folder
         self._node = node
         self._controllers = controllers or (free_port(),)
 
     def command(self) -> Sequence[str | Path]:
         """Return the server's command line; formats the data folder the first time."""
-        properties = self._folder / "server.properties"
+        properties = self.folder / "server.properties"
         if not properties.exists():
             properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
             # nodes of one cluster have one id
@@ -102,7 +102,7 @@ class ApacheKafka(BrokerProcess):
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "log.dirs": self._folder / "data",
+            "log.dirs": self.folder / "data",
             "auto.create.topics.enable": "false",
             "default.replication.factor": replicas,
             "min.insync.replicas": in_sync,
@@ -160,6 +160,23 @@ class KafkaCluster:
             node.kill()
 
 
+class ProxiedKafka(ApacheKafka):
+    """One node with a second listener, `behind`, whose clients are sent to a proxy's port before it, `before`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.behind, self.before = free_port(), free_port()
+
+    def _properties(self) -> dict[str, object]:
+        properties = super()._properties()
+        return properties | {
+            "listeners": f"{properties['listeners']},PROXIED://{HOST}:{self.behind}",
+            "advertised.listeners": f"{properties['advertised.listeners']},PROXIED://{HOST}:{self.before}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+        }
+
+
 class SecuredKafka(ApacheKafka):
     """One node that takes clients by TLS and SCRAM alone. It knows two users, `USER`, who may do everything, and
     `GUEST`, who may do nothing; `expired` is the address of a listener whose certificate has expired."""
@@ -207,6 +224,6 @@ class SecuredKafka(ApacheKafka):
                 f"{prefix}.sasl.enabled.mechanisms": self.mechanism,
                 f"{prefix}.{self.mechanism.lower()}.sasl.jaas.config": login,
                 f"{prefix}.ssl.keystore.type": "PEM",
-                f"{prefix}.ssl.keystore.location": self._folder / f"{listener}.pem",
+                f"{prefix}.ssl.keystore.location": self.folder / f"{listener}.pem",
             }
         return properties

@@ -4,6 +4,7 @@ Everything else is the real one: process, settings, tagger, Faust app.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from taggen.tagger import Tagger
 from taggen.windows import Prepared
 
 RAISE, NAN, DEVICE, SLOW = "please raise", "please be not a number", "please lose the device", "please take a second"
+HANG = "please never end"
 
 
 class FaultyTagger:
@@ -36,6 +38,8 @@ class FaultyTagger:
             raise NonFiniteScores("injected")
         if SLOW in titles:
             time.sleep(1)
+        if HANG in titles:
+            threading.Event().wait()
         return self._tagger.tag(prepared, slots)
 
 

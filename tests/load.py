@@ -48,8 +48,8 @@ def listings(seed: int) -> Iterator[tuple[bytes, bytes]]:
 class Load:
     """Publishes the listings of a seed at a rate, until the `async with` block ends. `places`: where they stand."""
 
-    def __init__(self, stage: Stage, rate: float = 150, seed: int = SEED) -> None:
-        """`rate`: records a second."""
+    def __init__(self, stage: Stage, rate: float = 50, seed: int = SEED) -> None:
+        """`rate`: records a second while the block runs."""
         self.places: list[Place] = []
         self._stage = stage
         self._rate = rate
@@ -64,9 +64,13 @@ class Load:
         self._ending.set()
         await self._publishing
 
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """The next so many keys and values, for the test to publish."""
+        return [next(self._listings) for _ in range(count)]
+
     async def burst(self, count: int) -> None:
-        """So many at once."""
-        keys, values = zip(*(next(self._listings) for _ in range(count)), strict=True)
+        """Publish so many at once."""
+        keys, values = zip(*self.take(count), strict=True)
         self.places += await self._stage.publish(values, keys)
 
     async def _publish(self) -> None:

@@ -270,14 +270,19 @@ class WorkerProcess:
         """Whether it lives."""
         return self._process.poll() is None
 
-    async def until(self, event: str) -> dict[str, Any]:
-        """Wait for an event in its log."""
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def until(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Wait for an event in its log, for the so manieth of its kind."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             lines = self.log.read_text().splitlines(keepends=True)
             found = [one for line in lines if line.endswith("\n") and (one := json.loads(line))["event"] == event]
-            if found:
-                return found[0]
+            if len(found) >= times:
+                return found[times - 1]
             if not self.running:
                 break
             await asyncio.sleep(0.05)

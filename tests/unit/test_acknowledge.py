@@ -1,7 +1,9 @@
 """Acknowledging: a contiguous prefix of each partition, whatever is finished when."""
 
+import time
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,21 @@ def test_any_order(partitions: list[int], random: Any) -> None:
             prefix = next((at for at, one in enumerate(own) if (partition, one.offset) not in finished), len(own))
             assert [offset for number, offset in done if number == partition] == [one.offset for one in own[:prefix]]
     assert len(done) == len(events)
+
+
+def test_a_partition_that_stalls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is found by its oldest event, however fast the others go on; one with nothing in hand has all the time."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    acknowledgements = Acknowledgements()
+    stuck, *others = [Event(partition, offset, []) for partition, offset in ((0, 7), (1, 1), (1, 2))]
+    for event in (stuck, *others):
+        acknowledgements.read(event)
+    now = 9.0
+    acknowledgements.finish(others[0])
+    now = 11.0
+    assert acknowledgements.stalled(10) == ("in", 0, 7)
+    acknowledgements.finish(stuck)
+    acknowledgements.finish(others[1])
+    now = 100.0
+    assert acknowledgements.stalled(10) is None

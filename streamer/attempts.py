@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from streamer.delivery import Delivery, Note
-from streamer.errors import BrokerError, BrokerUnavailable, Stalled, StreamerError
+from streamer.errors import BrokerError, Stalled, StreamerError
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings
 from streamer.suspects import Care, E, Event, Found, Mark, Partition, Suspects
@@ -98,7 +98,7 @@ class Attempts:
                     marks = await self._marks(scanner)
                     marked = {TopicPartition(*one): marks[one] for one in partitions if one in marks}
                     return await self._suspected(scanner, marked) if marked else {}
-            except BrokerUnavailable as error:
+            except BrokerError as error:  # partitions move when brokers do
                 if time.monotonic() > deadline:
                     raise
                 log.warning("attempts_not_readable", topic=self._settings.attempts_topic, error=str(error))

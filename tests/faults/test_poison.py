@@ -10,21 +10,21 @@ from streamer.codec import DeadLetter, TagEvent
 from tests.deadly import DEADLY, SLOW
 from tests.faults.test_worker_faults import stopped_with
 from tests.integration.test_worker import titled
-from tests.workers import Stage
+from tests.workers import Place, Stage
 
 pytestmark = pytest.mark.parametrize(
     "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
 )
 
-EVENTS = 300
+EVENTS = 200
 DEATHS = 4  # in a batch, among those tried together, alone, alone again
 
 
-async def until_it_stays_up(stage: Stage, places: list[tuple[str, int, int]]) -> int:
+async def until_it_stays_up(stage: Stage, places: list[Place], batch_listings: int = 64) -> int:
     """Start workers until one lives to see an outcome of every record, and end that one; returns how many died."""
     deaths = 0
     while True:
-        worker = stage.worker("tests.deadly", session_timeout_s=1.5)
+        worker = stage.worker("tests.deadly", batch_listings=batch_listings)
         ending = asyncio.create_task(worker.exit_code())
         writing = asyncio.create_task(stage.outcomes(places))
         await asyncio.wait({ending, writing}, return_when=asyncio.FIRST_COMPLETED)
@@ -37,7 +37,7 @@ async def until_it_stays_up(stage: Stage, places: list[tuple[str, int, int]]) ->
         deaths += 1
 
 
-async def judged(stage: Stage, places: list[tuple[str, int, int]]) -> dict[tuple[str, int, int], DeadLetter]:
+async def judged(stage: Stage, places: list[Place]) -> dict[Place, DeadLetter]:
     """The dead letters, by record; every other record has its tags, and `verify` finds nothing."""
     found = await stage.outcomes(places)
     letters = {place: one for place, outcomes in found.items() for one in outcomes if isinstance(one, DeadLetter)}
@@ -48,23 +48,26 @@ async def judged(stage: Stage, places: list[tuple[str, int, int]]) -> dict[tuple
     return letters
 
 
-async def test_a_record_that_kills_is_a_dead_letter(stage: Stage) -> None:
-    """With its bytes and a reason of its own, after four deaths; its neighbours have their tags, nothing is lost, and
-    the worker stays up."""
+@pytest.mark.parametrize(
+    ("batch_listings", "deaths"), [(1, DEATHS - 1), pytest.param(64, DEATHS, marks=pytest.mark.slow)]
+)
+async def test_a_record_that_kills_is_a_dead_letter(stage: Stage, batch_listings: int, deaths: int) -> None:
+    """With its bytes and a reason of its own, after four deaths, three where it has no neighbours in its batch; these
+    have their tags, nothing is lost, and the worker stays up."""
     await stage.create_topics()
-    values = [titled(number, DEADLY if number == EVENTS // 2 else f"shoes {number}") for number in range(EVENTS)]
+    poison = EVENTS // 2
+    values = [titled(number, DEADLY if number == poison else f"shoes {number}") for number in range(EVENTS)]
     places = await stage.publish(values)
-    assert await until_it_stays_up(stage, places) == DEATHS
+    assert await until_it_stays_up(stage, places, batch_listings) == deaths
     [(place, letter)] = (await judged(stage, places)).items()
-    assert place == places[EVENTS // 2]
-    assert (letter.reason, letter.value) == ("worker_died", values[EVENTS // 2])
+    assert (place, letter.reason, letter.value) == (places[poison], "worker_died", values[poison])
 
 
 @pytest.mark.slow
 async def test_several_records_that_kill(stage: Stage) -> None:
     """In one batch, in one partition and elsewhere: each is a dead letter."""
     await stage.create_topics()
-    deadly = (3, 4, 150, 299)
+    deadly = (3, 4, 100, EVENTS - 1)
     keys = [b"one" if number in deadly[:2] else f"{number}".encode() for number in range(EVENTS)]
     values = [titled(number, DEADLY if number in deadly else f"shoes {number}") for number in range(EVENTS)]
     places = await stage.publish(values, keys)

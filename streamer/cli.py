@@ -201,6 +201,9 @@ def verify(
             typer.echo(str(finding))
         typer.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in verdict.counts.items()))
         typer.echo(", ".join(f"{count} {kind}" for kind, count in verdict.found.items()))
+        if verdict.difference.ids:
+            ids, most = verdict.difference
+            typer.echo(f"{ids} ids came from several numerics classes, their confidences at most {most:.1g} apart")
     sys.exit(0 if verdict.good else FAILED)
 
 

@@ -164,8 +164,9 @@ async def _followed(
                 if status is None or dry_run:
                     continue
                 first = status.done if first is None else first
-                seconds = loop.time() - began
-                speed = (status.done - first) / seconds
+                if status.done == first:
+                    began = loop.time()  # loading the model says nothing of its rate
+                speed = (status.done - first) / max(SHOW_S, loop.time() - began)
                 state = f"{status.listings:,} tagged, {status.different:,} differ, {speed:,.0f}/s"
                 state += ", paused for live traffic" if status.paused else ""
                 progress.update(task, total=status.total, completed=status.done, state=state)

@@ -320,6 +320,15 @@ def test_what_uses_the_store_may(root: str) -> None:
             assert names[name] == set()
 
 
+def test_a_replay_shares_what_its_job_has() -> None:
+    """A core for each of its processes, and a partition at least."""
+    (job,) = of("jobs/replay", "Job", "streamer-replay")["spec"]["template"]["spec"]["containers"]
+    (topics,) = of("overlays/prod", "Job", "streamer-topics")["spec"]["template"]["spec"]["containers"]
+    workers = parsed(job["args"])[1]["workers"]
+    assert 1 < workers <= int(job["resources"]["requests"]["cpu"])
+    assert workers <= parsed(topics["args"])[1]["partitions"]
+
+
 def test_production_registers_its_schemas() -> None:
     """By a job of its own, at each deployment, since it has a registry."""
     root = "overlays/prod"

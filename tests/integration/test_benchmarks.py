@@ -74,3 +74,23 @@ def test_footprint() -> None:
         assert_positive({name: figures[name] for name in ("seconds", "cpu_seconds", "loaded_mb", "peak_mb")})
         assert figures["loaded_mb"]["median"] <= figures["peak_mb"]["median"] * 1.01
     assert result["kinds"]["none float32, cpu"]["time_to_plain"] == 1
+
+
+@pytest.mark.slow
+def test_replay() -> None:
+    """A replay's rate around the model and with it, beside a bare loop and the tagger alone."""
+    result = quick("replay.py")
+    rates = result["listings_s"]
+    assert {"in-out", "null", "alone", "real"} <= rates.keys()
+    assert_positive(rates)
+    assert_positive(result["null_to_in_out"] | result["real_to_alone"])
+
+
+@pytest.mark.slow
+def test_numerics() -> None:
+    """The same process twice gives the same bits; plain weights give the same tags with other instructions too."""
+    compared = quick("numerics.py")["compared"]
+    again = compared["int8, once more"]
+    assert again["tags"] == again["same_bits"] > 0
+    assert compared["none, AVX2"]["with_other_tags"] == 0
+    assert compared["none, AVX2"]["most_apart"] < 1e-4

@@ -1,8 +1,12 @@
 """A replay with the model of the workers: the same bits, and the command from end to end."""
 
+import asyncio
 import json
+import signal
+import sys
 from collections import Counter
 
+import psutil
 import pytest
 
 from streamer import topics
@@ -12,11 +16,12 @@ from streamer.pipeline import STALE
 from streamer.plan import Range
 from streamer.tally import Tally
 from streamer.worker import load_tagger
-from tests.integration.test_replay import Run
+from tests.integration.test_replay import KAFKA, SLOW_ON_KAFKA, Run
 from tests.integration.test_worker import avro
-from tests.workers import Stage
+from tests.workers import PATIENCE_S, ROOT, Stage
 
 
+@SLOW_ON_KAFKA
 async def test_the_same_ids_and_bits(stage: Stage) -> None:
     """The model of the workers, in other batches and another order of arrival: every event id again, with the same tags
     to the last bit of a confidence."""
@@ -52,6 +57,7 @@ def _repeated(event: TagEvent) -> TagEvent:
     return event._replace(tagged_at=0, flags=tuple(flag for flag in event.flags if flag != STALE))
 
 
+@SLOW_ON_KAFKA
 async def test_the_command(stage: Stage) -> None:
     """It prints its report, keeps it in a file that a later run of the id adds to, and says what is wrong."""
     await stage.create_topics()
@@ -66,3 +72,56 @@ async def test_the_command(stage: Stage) -> None:
     with pytest.raises(InputError, match="another replay"):
         Tally.from_file(report, "another")
     assert "say what to replay" in await stage.command(*base, code=2)
+
+
+@pytest.mark.slow
+async def test_another_numerics_class(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With plain weights a processor of fewer instructions gives the same ids and tags, and confidences a little apart;
+    `verify` says how far and finds nothing wrong."""
+    await stage.create_topics()
+    await stage.publish([avro(number) for number in range(100)])
+    await stage.command("replay", "--id", f"{stage.name}-1", "--all", quantization="none")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    await stage.command("replay", "--id", f"{stage.name}-2", "--all", quantization="none")
+    verdict = json.loads(await stage.command("verify", "--all", "--json"))
+    assert verdict["good"]
+    assert verdict["ids_of_several_numerics_classes"] == 100
+    assert 0 < verdict["most_confidence_difference"] < 1e-4
+    assert "100 ids came from several numerics classes" in await stage.command("verify", "--all")
+
+
+@KAFKA
+@pytest.mark.slow
+async def test_the_command_and_its_processes(stage: Stage) -> None:
+    """SIGTERM ends all its processes and tells how to go on; a command that is killed takes them along; the id goes on
+    with more of them, and one report has the counts of all."""
+    await stage.create_topics()
+    places = await stage.publish([avro(number) for number in range(300)])
+    report = stage.folder / "report.json"
+    base = ("replay", "--id", stage.name, "--all", "--report", str(report))
+    command = (sys.executable, "-m", "streamer", *base, "--workers", "2", "--rate", "20")
+    for end, code, written in ((signal.SIGTERM, 130, 20), (signal.SIGKILL, -signal.SIGKILL, 120)):
+        running = await asyncio.create_subprocess_exec(
+            *command, env=stage.environment({}), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            await stage.until_written(written)
+            crew = psutil.Process(running.pid).children(recursive=True)
+            running.send_signal(end)
+            _, errors = await asyncio.wait_for(running.communicate(), PATIENCE_S)
+        finally:
+            if running.returncode is None:
+                running.kill()
+        assert running.returncode == code, errors.decode()
+        assert (f"stopped; --id {stage.name} goes on" in errors.decode()) == (end == signal.SIGTERM)
+        assert len(crew) >= 2
+        _, alive = psutil.wait_procs(crew, timeout=PATIENCE_S)
+        assert alive == []
+    before = Tally.from_file(report, stage.name)
+    assert 0 < before.records < 300
+    output = json.loads(await stage.command(*base, "--workers", "3", "--json"))
+    assert (output["resumed"], output["finished_before"]) == (True, False)
+    assert before.records < output["tally"]["records"] <= 300
+    assert Tally.from_file(report, stage.name).as_json() == output["tally"]
+    await stage.outcomes(places)
+    assert "--workers 5: the replay has 4 partitions" in await stage.command(*base, "--workers", "5", code=2)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 # one try may fail for the network's sake
 SYNC = $(BIN)/python -m uv pip sync -q --python $(BIN)/python requirements.txt
 
-.PHONY: help setup demo test lint format typecheck lock bench bench-gpu test-gpu test-kafka train package clean
+.PHONY: help setup demo test lint format typecheck lock bench bench-gpu test-gpu test-kafka soak train package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,8 +57,13 @@ bench: .venv/.installed ## the figures of the README
 bench-gpu: .venv/.installed ## what adapters cost on a CUDA device, and its share of the matrix peak
 	$(BIN)/python benchmarks/adapters.py --device cuda
 
-test-kafka: .venv/.installed ## the long tests on Apache Kafka: three brokers, one killed after the other
-	REQUIRE_JAVA=1 $(BIN)/pytest -m "kafka and slow" tests/faults
+test-kafka: .venv/.installed ## the long tests on Apache Kafka: kills, bad connections, brokers that go
+	REQUIRE_JAVA=1 $(BIN)/pytest -s -m "kafka and slow" tests/faults
+
+soak: .venv/.installed ## 100 random kills and a million hostile inputs, each within SOAK_S (3600) seconds
+	REQUIRE_JAVA=1 SOAK_S=$(or $(SOAK_S),3600) \
+	  $(BIN)/pytest -s -m slow tests/faults/test_processes.py -k "random or joining"
+	timeout $(or $(SOAK_S),3600) $(BIN)/python -m tests.fuzz 1000000 $(or $(FAULT_SEED),20261124)
 
 test-gpu: .venv/.installed ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)

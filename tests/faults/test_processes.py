@@ -40,7 +40,7 @@ async def test_kill_9_at_random_moments(stage: Stage) -> None:
             workers.append(stage.worker(batch_listings=16))
     await until_committed(stage, load)
     await judged(stage, load, "kill -9 of a worker", kills)
-    assert kills >= 20
+    assert kills == KILLS or SOAK_S
 
 
 @pytest.mark.parametrize("point", failpoints.POINTS[:3])
@@ -64,7 +64,8 @@ async def test_kill_9_at_a_step_of_a_swap(stage: Stage, point: str) -> None:
     merchants = await Merchants.enter(stage, stage.folder / "merchants")
     async with Load(stage) as load:
         for version in (1, 2):
-            with stage.worker(batch_listings=16, fail_at=point) as worker:
+            # the second one passes there on its way with the first version, before it consumes
+            with stage.worker(batch_listings=16, fail_at=f"{point}:{version}") as worker:
                 await worker.until("consuming")
                 change = await merchants.send("acme", "assign", merchants.version("for-acme", version, merchant="acme"))
                 assert await worker.exit_code() == -signal.SIGKILL

@@ -58,7 +58,7 @@ bench-gpu: .venv/.installed ## what adapters cost on a CUDA device, and its shar
 	$(BIN)/python benchmarks/adapters.py --device cuda
 
 test-kafka: .venv/.installed ## the long tests on Apache Kafka: kills, bad connections, brokers that go
-	REQUIRE_JAVA=1 $(BIN)/pytest -s -m "kafka and slow" tests/faults
+	REQUIRE_JAVA=1 $(BIN)/pytest -s -m "kafka and slow" tests/faults tests/integration
 
 soak: .venv/.installed ## 100 random kills and a million hostile inputs, each within SOAK_S (3600) seconds
 	REQUIRE_JAVA=1 SOAK_S=$(or $(SOAK_S),3600) \

@@ -10,7 +10,7 @@ from streamer.codec import DeadLetter, TagEvent
 from tests.deadly import DEADLY, SLOW
 from tests.faults.test_worker_faults import stopped_with
 from tests.integration.test_worker import titled
-from tests.workers import Place, Stage
+from tests.workers import Place, Stage, WorkerProcess
 
 pytestmark = pytest.mark.parametrize(
     "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
@@ -20,21 +20,27 @@ EVENTS = 200
 DEATHS = 4  # in a batch, among those tried together, alone, alone again
 
 
-async def until_it_stays_up(stage: Stage, places: list[Place], batch_listings: int = 64) -> int:
-    """Start workers until one lives to see an outcome of every record, and end that one; returns how many died."""
+async def until_they_stay_up(stage: Stage, places: list[Place], workers: int = 1, **settings: object) -> int:
+    """Keep so many workers running until they live to see an outcome of every record, and end them; returns how many
+    died."""
+    crew: dict[asyncio.Task[int], WorkerProcess] = {}
     deaths = 0
     while True:
-        worker = stage.worker("tests.deadly", batch_listings=batch_listings)
-        ending = asyncio.create_task(worker.exit_code())
+        while len(crew) < workers:
+            worker = stage.worker("tests.deadly", **settings)
+            crew[asyncio.create_task(worker.exit_code())] = worker
         writing = asyncio.create_task(stage.outcomes(places))
-        await asyncio.wait({ending, writing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({writing, *crew}, return_when=asyncio.FIRST_COMPLETED)
         if writing.done():
-            worker.terminate()
-            assert await ending == 0
+            for worker in crew.values():
+                worker.terminate()
+            assert await asyncio.gather(*crew) == [0] * workers
             return deaths
         writing.cancel()
-        assert ending.result() == -signal.SIGKILL
-        deaths += 1
+        for ended in [one for one in crew if one.done()]:
+            assert ended.result() == -signal.SIGKILL
+            del crew[ended]
+            deaths += 1
 
 
 async def judged(stage: Stage, places: list[Place]) -> dict[Place, DeadLetter]:
@@ -58,7 +64,7 @@ async def test_a_record_that_kills_is_a_dead_letter(stage: Stage, batch_listings
     poison = EVENTS // 2
     values = [titled(number, DEADLY if number == poison else f"shoes {number}") for number in range(EVENTS)]
     places = await stage.publish(values)
-    assert await until_it_stays_up(stage, places, batch_listings) == deaths
+    assert await until_they_stay_up(stage, places, batch_listings=batch_listings) == deaths
     [(place, letter)] = (await judged(stage, places)).items()
     assert (place, letter.reason, letter.value) == (places[poison], "worker_died", values[poison])
 
@@ -71,8 +77,18 @@ async def test_several_records_that_kill(stage: Stage) -> None:
     keys = [b"one" if number in deadly[:2] else f"{number}".encode() for number in range(EVENTS)]
     values = [titled(number, DEADLY if number in deadly else f"shoes {number}") for number in range(EVENTS)]
     places = await stage.publish(values, keys)
-    assert await until_it_stays_up(stage, places) <= DEATHS * len(deadly)
+    assert await until_they_stay_up(stage, places) <= DEATHS * len(deadly)
     assert set(await judged(stage, places)) == {places[number] for number in deadly}
+
+
+@pytest.mark.slow
+async def test_in_a_group_of_two(stage: Stage) -> None:
+    """The record kills whoever has its partition, which moves from one to the other meanwhile; the same comes out."""
+    await stage.create_topics()
+    poison = EVENTS // 2
+    places = await stage.publish([titled(one, DEADLY if one == poison else f"shoes {one}") for one in range(EVENTS)])
+    assert await until_they_stay_up(stage, places, workers=2) >= DEATHS - 1
+    assert set(await judged(stage, places)) == {places[poison]}
 
 
 @pytest.mark.slow
@@ -94,7 +110,7 @@ async def test_killed_from_outside(stage: Stage) -> None:
         await worker.until("batch")
         worker.terminate()
         assert await worker.exit_code() == 0
-    assert await until_it_stays_up(stage, places) == 0
+    assert await until_they_stay_up(stage, places) == 0
     assert await judged(stage, places) == {}
 
 

@@ -48,6 +48,19 @@ async def test_from_the_beginning(broker, new_topic, settings):
         assert (await first(reader)).value == b"1"
 
 
+async def test_however_a_batch_is_compressed(broker, new_topic, settings):
+    """Producers choose; each of Kafka's ways can be read."""
+    topic = await new_topic("compressed")
+    ways = (None, "gzip", "snappy", "lz4", "zstd")
+    for way in ways:
+        async with AIOKafkaProducer(**client_options(broker), compression_type=way) as producer:
+            await producer.send_and_wait(topic, f"{way} ".encode() * 500, partition=0)
+    async with Reader(settings, [topic], from_beginning=True) as reader:
+        records = aiter(reader)
+        values = [(await asyncio.wait_for(anext(records), 30)).value for _ in ways]
+    assert values == [f"{way} ".encode() * 500 for way in ways]
+
+
 async def test_lookup(broker, new_topic, settings):
     """Records are found in any order and over several topics; what the broker does not have is None."""
     one, other = await new_topic("one"), await new_topic("other")

@@ -192,7 +192,7 @@ class ComposedKafka(ApacheKafka):
         for name in ("listeners", "advertised.listeners", "controller.quorum.voters"):
             value = re.sub(r"kafka:|0\.0\.0\.0:", "127.0.0.1:", found[name])
             found[name] = re.sub(r":(\d+)", lambda port: f":{moved[port[1]]}", value)
-        return found | {"log.dirs": self._folder / "data"}
+        return found | {"log.dirs": self.folder / "data"}
 
 
 @pytest.mark.kafka

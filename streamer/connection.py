@@ -16,6 +16,7 @@ from streamer.settings import Settings
 
 POLL_MS = 500
 LOOKUP_MS = 2_000  # for one record by its coordinates
+ABANDON_S = 2.0  # how long a start that is cancelled may take to end by itself
 
 
 @contextmanager
@@ -29,6 +30,22 @@ def translated(settings: Settings) -> Iterator[None]:
         raise BrokerError(f"{settings.kafka_bootstrap}: {type(error).__name__}") from error
 
 
+async def start(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+    """Start a client, as its own `start`. A cancellation lets it get there first, if that takes no longer than a
+    moment: aiokafka forgets the connection that it is just making, which then stays open."""
+    starting = asyncio.create_task(client.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait({starting}, timeout=ABANDON_S))[0]:
+            starting.cancel()
+        elif not starting.cancelled():
+            starting.exception()  # nobody wants to hear of it any more
+        raise
+    # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
+    await asyncio.sleep(0)
+
+
 async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
     """The partitions of the topics. Raises TopicMissing, AccessDenied, BrokerUnavailable or BrokerError."""
     client = settings.client_options()
@@ -36,7 +53,7 @@ async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPar
     with translated(settings):
         admin = AIOKafkaAdminClient(**client)
         try:
-            await admin.start()
+            await start(admin)
             # All are asked for: a broker may create a topic that is asked for by name.
             there = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
             for topic in topics:
@@ -64,7 +81,7 @@ class Reader:
         try:
             assigned = await partitions(self._settings, self._topics)
             with translated(self._settings):
-                await self._consumer.start()
+                await start(self._consumer)
                 self._consumer.assign(assigned)
                 if not self._from_beginning:
                     await self._seek_to_end(assigned)
@@ -152,9 +169,7 @@ async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
     try:
         await access.check(settings.client_options())
         with translated(settings):
-            await client.start()
-        # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
-        await asyncio.sleep(0)
+            await start(client)
     except BaseException:
         await client.stop()
         raise

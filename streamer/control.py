@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamer.codec import Codec
-from streamer.connection import partitions, translated
+from streamer.connection import partitions, start, translated
 from streamer.errors import BrokerError, DecodeError, RegistryError
 from streamer.routing import RouteChange
 from streamer.settings import MIB, Settings
@@ -50,7 +50,7 @@ class Control:
         consumer = self._new_consumer(settings.fetch_max_wait_ms)
         self._consumer = consumer
         with translated(settings):
-            await consumer.start()
+            await start(consumer)
             consumer.assign([self._partition])
             await consumer.seek_to_beginning(self._partition)
             while (end := consumer.highwater(self._partition)) is None or self.next_offset < end:
@@ -87,8 +87,8 @@ class Control:
         """Follow what one poll gives."""
         polled = await consumer.getmany(self._partition, timeout_ms=POLL_MS)
         messages = polled.get(self._partition, ())
-        for start in range(0, len(messages), CHUNK_RECORDS):
-            chunk = messages[start : start + CHUNK_RECORDS]
+        for first in range(0, len(messages), CHUNK_RECORDS):
+            chunk = messages[first : first + CHUNK_RECORDS]
             for message, change in zip(chunk, await self._decoded(chunk), strict=True):
                 if change is not None:
                     self._follow(change, message.timestamp)
@@ -125,7 +125,7 @@ class Control:
         while True:
             probe = self._new_consumer(PROBE_WAIT_MS)
             try:
-                await probe.start()
+                await start(probe)
                 probe.assign([self._partition])
                 probe.seek(self._partition, self.next_offset)
                 while (end := probe.highwater(self._partition)) is None:

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streamer.connection import partitions, translated
+from streamer.connection import partitions, start, translated
 from streamer.errors import BrokerError, InputError
 from streamer.pipeline import now_ms
 from streamer.scan import Scanner, Span, Spans
@@ -196,7 +196,7 @@ async def _known(
     with translated(settings):
         admin = AIOKafkaAdminClient(**settings.client_options())
         try:
-            await admin.start()
+            await start(admin)
             while True:
                 try:
                     found = await admin.list_consumer_group_offsets(group, partitions=assigned)

@@ -261,10 +261,7 @@ class Replay:
         self._saved(plan, self._tally)
 
     async def _let_live_go_first(self, delivered: asyncio.Event) -> None:
-        """Pause while the live group is more than `max_lag` records behind, until it is only half as far.
-
-        It is not cancelled in the end: aiokafka would forget a connection that it is just making.
-        """
+        """Pause while the live group is more than `max_lag` records behind, until it is only half as far."""
         inputs = await partitions(self._live, self._live.input_topics)
         async with Scanner(self._live, self._live.group_id) as scanner:
             while not delivered.is_set():

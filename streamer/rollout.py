@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streamer.codec import AdapterStatus, Codec, route_key
-from streamer.connection import consumer, partitions, translated
+from streamer.connection import consumer, partitions, start, translated
 from streamer.control import Control
 from streamer.errors import BrokerError, BrokerUnavailable, DecodeError, DeliveryError
 from streamer.pipeline import now_ms
@@ -169,7 +169,7 @@ class Workers:
         try:
             assigned = await partitions(settings, [settings.adapter_status_topic])
             with translated(settings):
-                await self._consumer.start()
+                await start(self._consumer)
                 self._consumer.assign(assigned)
                 since = now_ms() - round(1000 * self._since_s)
                 found = await self._consumer.offsets_for_times(dict.fromkeys(assigned, since))

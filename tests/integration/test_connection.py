@@ -1,12 +1,14 @@
 """Reading topics and single records outside any group."""
 
 import asyncio
+import gc
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection
 
 from streamer.codec import Coordinates
-from streamer.connection import Lookup, Reader
+from streamer.connection import Lookup, Reader, consumer, start
 from streamer.errors import BrokerUnavailable, TopicMissing
 from streamer.settings import Settings
 from tests.conftest import client_options
@@ -75,6 +77,21 @@ async def test_lookup(broker, new_topic, settings):
                 assert (await lookup.find(Coordinates(other, 0, 0))).value == b"other"
         assert await lookup.find(Coordinates(one, 0, 900)) is None
         assert (await lookup.find(Coordinates(one, 0, 19))).value == b"19"
+
+
+async def test_a_start_that_is_cancelled_leaves_no_connection(broker, settings):
+    """At whichever step; aiokafka by itself would forget one that waits for its first answer."""
+    for steps in range(0, 60, 3):
+        client = consumer(settings, "earliest")
+        starting = asyncio.create_task(start(client))
+        for _ in range(steps):
+            await asyncio.sleep(0.0003)
+        starting.cancel()
+        await asyncio.wait({starting})
+        await client.stop()
+    del client, starting
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, AIOKafkaConnection) and one.connected()]
 
 
 async def test_topic_that_is_not_there(settings, unique):

@@ -69,7 +69,7 @@ test-gpu: .venv/.installed ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)
 
 train: .venv/.installed ## make the default adapter again; OA_MINE=PATH reads OA-Mine's train.jsonl besides
-	$(BIN)/taggen train --epochs 20 --learning-rate 1.2e-3 --dev-share 0.08 --out build/default_adapter \
+	$(BIN)/taggen train --epochs 16 --learning-rate 1.2e-3 --dev-share 0.08 --out build/default_adapter \
 	  $(if $(OA_MINE),--oa-mine $(OA_MINE))
 	rm -r taggen/default_adapter && mv build/default_adapter taggen/
 

@@ -97,7 +97,9 @@ def _span_temperature(scores: Scores, development: Development) -> float:
     tokens, spans = development.places(judged)
     tags = torch.tensor([one.span.tag for one in judged], dtype=torch.long)
     right = torch.tensor([one.right for one in judged], dtype=torch.bool)
-    return temperature.of_spans(scores.tokens[tokens], tags[spans], spans, right)
+    return temperature.of_spans(
+        lambda divisor: development.posteriors(scores.tokens / divisor)[tokens], tags[spans], spans, right
+    )
 
 
 def _quality(divisor: float, judged: Sequence[Outcome], tuned: Mapping[str, float], marked: int) -> Quality:

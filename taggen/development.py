@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taggen import batches, head, postprocess, windows
+from taggen import batches, chain, head, postprocess, windows
 from taggen.adapter import LabelType, TagType
 from taggen.base import Base
 from taggen.corpus import Labelled, Span
@@ -79,9 +79,22 @@ class Development:
                 labels[index] = torch.stack([row[0, spans:] for _, row in its]).amax(0)
         return Scores(torch.cat(tokens), torch.stack(labels))
 
+    def posteriors(self, tokens: Tensor) -> Tensor:
+        """Probabilities of the labels, as `Scores.tokens`, given their scores; each stream in one row."""
+        rows = torch.split(tokens, [len(prepared.ids) for prepared in self._prepared])
+        sources = [torch.tensor(prepared.sources, dtype=torch.long) for prepared in self._prepared]
+        found = []
+        for at in range(0, len(rows), _LISTINGS):
+            some = slice(at, at + _LISTINGS)
+            padded = nn.utils.rnn.pad_sequence(list(rows[some]), batch_first=True)
+            fields = nn.utils.rnn.pad_sequence(sources[some], batch_first=True, padding_value=windows.NO_FIELD)
+            its = chain.posteriors(padded, fields)
+            found += [row[: len(one)] for row, one in zip(its, rows[some], strict=True)]
+        return torch.cat(found)
+
     def read(self, scores: Scores) -> list[list[head.Span]]:
         """The spans of each listing."""
-        reading = head.read(scores.tokens[None], len(self._tags))
+        reading = head.reading(self.posteriors(scores.tokens)[None], scores.labels)
         tags, begins = reading.tags[0].tolist(), reading.begins[0].tolist()
         confidences = reading.confidences[0].tolist()
         spans, first = [], 0

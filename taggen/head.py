@@ -1,8 +1,8 @@
 """The head: one linear layer that says of each token which tag it carries, and of the listing which labels it has.
 
-Of its 2K+1+M outputs for K tags and M listing-level labels the first 2K+1 are plain BIO (Ramshaw & Marcus 1995), read
-at each token: output 0 is "no tag"; tag k (from 1) has 2k-1 (begins) and 2k (goes on). The last M are read at the start
-token alone, a logit for each label, which has nothing to do with the others.
+Of its 2K+1+M outputs for K tags and M listing-level labels the first 2K+1 are BIO (Ramshaw & Marcus 1995), read over
+each field as a chain (taggen.chain): output 0 is "no tag"; tag k (from 1) has 2k-1 (begins) and 2k (goes on). The last
+M are read at the start token alone, a logit for each label, which has nothing to do with the others.
 """
 
 from collections.abc import Sequence
@@ -59,15 +59,9 @@ class Reading:
     labels: Tensor
 
 
-def read(scores: Tensor, tags: int) -> Reading:
-    """Read scores [rows, tokens, width] of a head with so many tags."""
-    return reading(scores[..., : label_count(tags)], scores[:, 0, label_count(tags) :])
-
-
-def reading(bio: Tensor, logits: Tensor) -> Reading:
-    """Read BIO scores [rows, tokens, 2K+1], with or without some that are minus infinity behind them, and the logits of
-    labels [rows, M]. A tag's probability is that of its two BIO labels together."""
-    probabilities = bio.softmax(-1)
+def reading(probabilities: Tensor, logits: Tensor) -> Reading:
+    """Read the probabilities of BIO labels [rows, tokens, 2K+1], with or without some that are zero behind them, and
+    the logits of labels [rows, M]. A tag's probability is that of its two BIO labels together."""
     inside = probabilities[..., 2::2]
     begin = probabilities[..., 1::2][..., : inside.shape[-1]]
     by_tag = torch.cat((probabilities[..., :1], begin + inside), -1)

@@ -16,7 +16,7 @@ import phonenumbers
 import torch
 
 from taggen import adapter as adapters
-from taggen import head, postprocess, windows
+from taggen import chain, head, postprocess, windows
 from taggen.adapter import Adapter, Card
 from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
@@ -249,22 +249,28 @@ class Tagger:
     ) -> None:
         special = self._special
         padded, filled = [], []
-        for index, window in rows:
+        sources = np.full((len(rows), length), windows.NO_FIELD)
+        for row, (index, window) in enumerate(rows):
             tokens = [special.start, *prepared[index].ids[window.first : window.last], special.separator]
             filled.append(len(tokens))
             padded.append(tokens + [special.padding] * (length - len(tokens)))
+            sources[row, 1 : len(tokens) - 1] = prepared[index].sources[window.first : window.last]
         ids = torch.from_numpy(np.array(padded, dtype=np.int64))  # torch.tensor reads lists five times as slowly
         mask = torch.arange(length) < torch.tensor(filled)[:, None]
         parts = self._model(ids.to(self._device), mask.to(self._device), [slots[index] for index, _ in rows])
-        readings = [head.reading(scores.tags, scores.labels) for scores in parts]
+        fields = torch.split(torch.from_numpy(sources), [len(scores.tags) for scores in parts])
+        readings = [
+            head.reading(chain.posteriors(scores.tags.cpu(), its), scores.labels)
+            for scores, its in zip(parts, fields, strict=True)
+        ]
         if not all(scores.finite for scores in parts):
             raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
         at = iter(rows)
         for reading in readings:
             columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
-            for row in zip(*(column.tolist() for column in columns), strict=True):
+            for answers in zip(*(column.tolist() for column in columns), strict=True):
                 index, window = next(at)
-                streams[index].put(window, *row)
+                streams[index].put(window, *answers)
 
 
 class _Stream:
@@ -298,6 +304,7 @@ def _fingerprint(base: Base, adapter: Adapter, quantization: str, compute_dtype:
         "layout": [windows.LAYOUT, windows.WINDOW_TOKENS, windows.OVERLAP_TOKENS, windows.PADDING_MULTIPLE],
         "budget": windows.BUDGET_TOKENS,
         "unicode": unicodedata.unidata_version,  # decides NFKC
+        "decoding": chain.DECODING,
         "rules": [postprocess.RULES, adapter.rules.digest, opencc.__version__, phonenumbers.__version__],
         "quantization": quantization,
         "compute_dtype": compute_dtype,

@@ -20,11 +20,12 @@ FEWEST = 50  # outcomes; fewer say too little, and the scores stay as they are
 _SMALLEST = 1e-6  # probability: one outcome that was held to be impossible must not decide alone
 
 
-def of_spans(scores: Tensor, tags: Tensor, spans: Tensor, right: Tensor) -> float:
+def of_spans(posteriors: Callable[[float], Tensor], tags: Tensor, spans: Tensor, right: Tensor) -> float:
     """The temperature for spans.
 
-    `scores` [tokens, 2K+1] are those of the tokens of all spans that the head reads, `tags` [tokens] the tag (1 to K)
-    that each carries, `spans` [tokens] the span that it belongs to, and `right` [spans] says which are right.
+    `posteriors` gives, at a temperature, the probabilities of the labels [tokens, 2K+1] of the tokens of all spans that
+    the head reads; `tags` [tokens] is the tag (1 to K) that each carries, `spans` [tokens] the span that it belongs to,
+    and `right` [spans] says which are right.
     """
     if len(right) < FEWEST:
         return 1.0
@@ -32,7 +33,7 @@ def of_spans(scores: Tensor, tags: Tensor, spans: Tensor, right: Tensor) -> floa
     lengths = torch.bincount(spans, minlength=len(right))
 
     def loss(temperature: float) -> float:
-        probabilities = (scores / temperature).softmax(-1)
+        probabilities = posteriors(temperature)
         of_tag = (probabilities.gather(-1, begins) + probabilities.gather(-1, begins + 1))[:, 0]
         confidences = torch.zeros(len(right)).index_add(0, spans, of_tag) / lengths
         return _log_loss(confidences, right)

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taggen.head import NO_TAG, Span, begin_label, head_width, label_count, read, spans
+from taggen.head import NO_TAG, Span, begin_label, label_count, reading, spans
 from taggen.windows import BLANK, NO_FIELD
 
 
@@ -44,35 +44,31 @@ def test_reading_takes_a_tags_two_labels_together() -> None:
     """A tag whose labels share its probability beats a single label that is a little more probable than each."""
     assert label_count(2) == 5
     probabilities = torch.tensor([[[0.36, 0.30, 0.34, 0.0, 0.0], [0.1, 0.1, 0.1, 0.5, 0.2], [0.9, 0.1, 0, 0, 0]]])
-    reading = read(probabilities.log(), 2)
-    assert reading.tags.tolist() == [[1, 2, NO_TAG]]
-    assert reading.begins.tolist()[0][:2] == [False, True]
-    torch.testing.assert_close(reading.confidences, torch.tensor([[0.64, 0.7, 0.9]]))
+    read = reading(probabilities, torch.zeros(1, 0))
+    assert read.tags.tolist() == [[1, 2, NO_TAG]]
+    assert read.begins.tolist()[0][:2] == [False, True]
+    torch.testing.assert_close(read.confidences, torch.tensor([[0.64, 0.7, 0.9]]))
     assert begin_label(2) == 3
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40), st.integers(1, 9))
-def test_labels_are_read_at_the_start_token(logits: list[float], rows: int) -> None:
-    """Each by itself, from the outputs behind the tags' own, with the same bits in each row of a batch."""
-    scores = torch.zeros(rows, 3, head_width(2, len(logits)))
-    scores[..., 0] = 5.0
-    scores[:, 0, label_count(2) :] = torch.tensor(logits)
-    scores[:, 1:, label_count(2) :] = 99.0  # no other token has a say
-    labels = read(scores, 2).labels
+def test_labels_are_read_each_by_itself(logits: list[float], rows: int) -> None:
+    """With the same bits in each row of a batch."""
+    labels = reading(torch.ones(rows, 3, 1), torch.tensor(logits).repeat(rows, 1)).labels
     assert labels.shape == (rows, len(logits))
     assert (labels == labels[0]).all()
     torch.testing.assert_close(labels[0], torch.tensor(logits).sigmoid())
-    assert read(scores, 2).tags.unique().tolist() == [NO_TAG]
 
 
 def test_a_head_without_tags_reads_labels() -> None:
     """Every token is of no tag."""
-    reading = read(torch.zeros(2, 3, head_width(0, 4)), 0)
-    assert reading.tags.tolist() == [[NO_TAG] * 3] * 2
-    assert reading.labels.tolist() == [[0.5] * 4] * 2
+    read = reading(torch.ones(2, 3, 1), torch.zeros(2, 4))
+    assert read.tags.tolist() == [[NO_TAG] * 3] * 2
+    assert read.labels.tolist() == [[0.5] * 4] * 2
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=5, max_size=5))
 def test_confidences_are_probabilities(scores: list[float]) -> None:
     """Rounding never makes more than 1 of them."""
-    assert 0 <= read(torch.tensor([[scores]]), 2).confidences.item() <= 1
+    read = reading(torch.tensor([[scores]]).softmax(-1), torch.zeros(1, 0))
+    assert 0 <= read.confidences.item() <= 1

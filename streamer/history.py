@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from streamer.codec import Coordinates, TagEvent, tag_key
-from streamer.pipeline import FALLBACK
+from streamer.newest import rank
 from taggen.listing import Listing
 from taggen.tag import Tag
 
@@ -94,13 +94,9 @@ class History:
 
     def see_tags(self, event: TagEvent) -> None:
         """A tag event from before the replay: the newest of its product by decision 4, or not."""
-        model = event.model
         row = (
             tag_key(event.merchant_id, event.product_id),
-            event.listing_version,
-            0 if model is None else model.generation,
-            FALLBACK not in event.flags,
-            0 if model is None else model.revision,
+            *rank(event),
             json.dumps(sorted(pairs(event.tags))),
         )
         self._database.execute(

@@ -24,12 +24,14 @@ from taggen.loss import loss
 
 _CLIP = 1.0  # norm of all gradients together
 _HEAD = 10  # times the learning rate: the head begins at nothing, and until it says something LoRA learns nothing
+FEWEST = 30  # listings of a development part; what fewer say of an epoch is mostly luck, and the last one is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an adapter is trained. `targets` are (ends of) names of the encoder's linear layers, none for all of them;
-    `dropout` is LoRA's alone; training stops when `patience` epochs did not better F1 on the development part."""
+    `dropout` is LoRA's alone; training stops when `patience` epochs did not better F1 on the development part, if that
+    has `FEWEST` listings."""
 
     epochs: int = 14
     patience: int = 5
@@ -118,10 +120,10 @@ def train(
 ) -> Trained:
     """Train LoRA and head on the listings, for these tags and listing-level labels; takes over `base`.
 
-    With `dev` listings the weights of the epoch with the best F1 on them are kept, else the last ones. `init` is an
-    adapter to go on from, which the settings must fit (`continued`). With a `checkpoint` the run goes on from its
-    state, and saves one after each epoch. bfloat16 autocast where the processor or GPU computes in it; the trained
-    weights stay float32. Raises TrainingError and AdapterError.
+    With `FEWEST` `dev` listings or more the weights of the epoch with the best F1 on them are kept, else the last ones.
+    `init` is an adapter to go on from, which the settings must fit (`continued`). With a `checkpoint` the run goes on
+    from its state, and saves one after each epoch. bfloat16 autocast where the processor or GPU computes in it; the
+    trained weights stay float32. Raises TrainingError and AdapterError.
     """
     torch.manual_seed(settings.seed)
     names = [tag.name for tag in tags]
@@ -129,7 +131,7 @@ def train(
     model = trainable.build(base, names, pairs, settings.rank, settings.alpha, settings.targets, settings.dropout)
     if init is not None:
         trainable.load(model, init, names, pairs)
-    run = _Run(model, settings, -(-len(labelled) // settings.batch_listings))
+    run = _Run(model, settings, -(-len(labelled) // settings.batch_listings), chooses=len(dev) >= FEWEST)
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         run.restore(state)
     augmenter = Augmenter(labelled)
@@ -155,7 +157,8 @@ def train(
 class _Run:
     """A model, its optimizer, and how far they are."""
 
-    def __init__(self, model: nn.Module, settings: Settings, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, steps_per_epoch: int, *, chooses: bool) -> None:
+        """`chooses`: among the epochs, by their F1."""
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=_computes_bfloat16(self._device))
         _make_repeatable(self._device)
@@ -170,12 +173,13 @@ class _Run:
         self.steps = steps_per_epoch * settings.epochs
         self.step = 0
         self.epochs: list[Epoch] = []
-        self._best: dict[str, Tensor] = {}  # weights of the best epoch; empty without a development part
+        self._chooses = chooses
+        self._best: dict[str, Tensor] = {}  # weights of the best epoch, if it chooses
 
     @property
     def over(self) -> bool:
         """Whether all epochs are done, or the last ones did not help. Until F1 is above 0 nothing can be said."""
-        best = _best(self.epochs)
+        best = self._best_epoch()
         stale = len(self.epochs) - best.epoch if best is not None and best.f1 else 0
         return len(self.epochs) >= self._settings.epochs or stale >= self._settings.patience
 
@@ -199,7 +203,7 @@ class _Run:
     def finish(self, epoch: Epoch) -> None:
         """Take an epoch in, and its weights if they are the best."""
         self.epochs.append(epoch)
-        if _best(self.epochs) is epoch:
+        if self._best_epoch() is epoch:
             self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     def state(self) -> State:
@@ -232,8 +236,12 @@ class _Run:
         """The model with its best weights."""
         for name, weight in self._best.items():
             self._weights[name].data.copy_(weight)
-        best = _best(self.epochs)
+        best = self._best_epoch()
         return Trained(self._model, tuple(self.epochs), best.epoch if best is not None else len(self.epochs))
+
+    def _best_epoch(self) -> Epoch | None:
+        """The first epoch of the highest F1, None where it does not choose."""
+        return max(self.epochs, key=lambda epoch: epoch.f1 or 0.0, default=None) if self._chooses else None
 
     def _rate(self) -> float:
         """Share of the learning rate for the next step: rising, then falling in a line."""
@@ -241,12 +249,6 @@ class _Run:
         if self.step < rising:
             return (self.step + 1) / rising
         return (self.steps - self.step) / (self.steps - rising + 1)
-
-
-def _best(epochs: Sequence[Epoch]) -> Epoch | None:
-    """The first epoch of the highest F1, None without F1."""
-    scored = [epoch for epoch in epochs if epoch.f1 is not None]
-    return max(scored, key=lambda epoch: epoch.f1 or 0.0, default=None)
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -38,9 +38,11 @@ def train(
     merchant: Annotated[str, typer.Option(help="The merchant it is for, * for all.")] = "*",
     base_model: BaseOption = "embedded",
     dev_share: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Held out of the data for early stopping; 0 trains on everything.")
+        float, typer.Option(min=0.0, max=0.9, help="Held out to choose the epoch and set thresholds; 0 trains on all.")
     ] = 0.1,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better F1 before it stops.")] = 5,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a better F1 before it stops, with 30 held out or more.")
+    ] = 5,
     epochs: Annotated[int, typer.Option(min=1)] = 14,
     batch_size: Annotated[int, typer.Option(min=1, help="Listings of a step.")] = 16,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
@@ -102,9 +104,10 @@ def train(
             seed=seed,
         )
         base = load_base(base_model)
+        origin = tagger.default_adapter() if init == "default" else Path(init) if init else None
         before = None
-        if init is not None:
-            before = adapters.read(tagger.default_adapter() if init == "default" else Path(init))
+        if origin is not None:
+            before = adapters.read(origin)
             settings = training.continued(settings, before, base)
         checkpoint = Checkpoint(out, training.describe(base, taught, tags, settings, dev, before, labels))
         if checkpoint.load() is None and (out / adapters.CARD).exists():
@@ -130,7 +133,7 @@ def train(
             "init": f"{before.card.name} {before.card.version} {before.digest}" if before is not None else None,
         }
         card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tags, labels=labels, training=record)
-        trainable.save(trained.model, card, out)
+        trainable.save(trained.model, card, out, origin)
         if scored := dev if data else corpus.held_out():
             scores, _ = scorecard.run(tagger.load(base_model, out), scored)
             replace(card, scores=scores.summary()).write(out)

@@ -191,9 +191,13 @@ def test_a_finished_adapter_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> No
 
 
 def test_training_goes_on_from_an_adapter(tiny: Tiny, tmp_path: Path) -> None:
-    """With --init, whose rank is the new one's; to ask for another is wrong usage, as is one for another base."""
-    result = train(tiny, tmp_path, "--init", tiny.adapter)
+    """With --init, whose rank and rules are the new one's; to ask for another is wrong usage, as is one for another
+    base."""
+    old = shutil.copytree(tiny.adapter, tmp_path / "old")
+    (old / "rules.json").write_text('{"color": {"synonyms": {"beige": ["oat"]}}}')
+    result = train(tiny, tmp_path, "--init", old)
     assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "mine" / "rules.json").read_bytes() == (old / "rules.json").read_bytes()
     training = json.loads((tmp_path / "mine" / "tagger.json").read_text())["training"]
     assert training["rank"] == 4
     assert training["init"].startswith("tiny-0 1 ")

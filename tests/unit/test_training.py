@@ -57,7 +57,7 @@ def test_the_loss_falls(tiny: Tiny) -> None:
 
 def test_the_best_epoch_on_dev_is_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training stops when F1 stays below its best for so many epochs, and goes back to that epoch's weights; as long as
-    nothing is found at all it goes on."""
+    nothing is found at all it goes on, and a development part too small to go by decides nothing."""
     scores = iter([0, 0, 0, 1, 0, 1, 3])
     seen: list[torch.Tensor] = []
 
@@ -67,11 +67,15 @@ def test_the_best_epoch_on_dev_is_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(training.Development, "score", score)
     items = corpus.held_out()[:4]
+    monkeypatch.setattr(training, "FEWEST", len(items))
     trained = train(tiny, items, epochs=9, patience=2, dev=items, learning_rate=1e-2)
     assert [epoch.f1 for epoch in trained.epochs] == [0, 0, 0, 1 / 3, 0, 1 / 3]
     assert trained.kept == 4
     assert torch.equal(weights(trained), seen[3])
     assert not torch.equal(weights(trained), seen[5])
+    scores = iter([3, 0, 0, 0])
+    few = train(tiny, items, epochs=4, patience=2, dev=items[:3], learning_rate=1e-2)
+    assert ([epoch.f1 for epoch in few.epochs], few.kept) == ([1, 0, 0, 0], 4)
 
 
 def test_a_batch_that_teaches_nothing_changes_no_number_to_nan(tiny: Tiny) -> None:
@@ -173,7 +177,7 @@ class Killed(Exception):
 
 def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     """Cut off in the third epoch it ends with the weights of a run that was not, the best ones, dropout and all."""
-    settings = {"epochs": 4, "dropout": 0.1, "learning_rate": 1e-2, "dev": LISTINGS[:4]}
+    settings = {"epochs": 4, "dropout": 0.1, "learning_rate": 1e-2, "dev": LISTINGS[: training.FEWEST]}
     checkpoint = Checkpoint(tmp_path, {"what": "this"})
 
     def kill(report: Step | Epoch) -> None:

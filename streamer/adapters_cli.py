@@ -2,32 +2,35 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from streamer.adapters_report import (
+    BASE_CHARS,
+    DEFAULT,
+    Report,
+    change_json,
+    name_of,
+    state_json,
+    state_words,
+    status_json,
+    status_words,
+)
 from streamer.errors import InputError, SettingsError
-from streamer.routing import Canary, MerchantRoute, RouteChange
-from streamer.terminal import FAILED, Bootstrap, load_settings, new_console
+from streamer.routing import Canary, MerchantRoute
+from streamer.terminal import Bootstrap, load_settings, new_console
 from taggen.errors import AdapterError
 
 if TYPE_CHECKING:
     from streamer.codec import AdapterStatus
-    from streamer.judge import Judgement
     from streamer.rollout import AdapterLog, Entry, Step
     from streamer.settings import Settings
-    from taggen.reference import Reference
-
-DEFAULT = "default adapter"
-BASE_CHARS = 12  # of a base fingerprint, where people read it
 
 app = typer.Typer(no_args_is_help=True, help="Merchants' adapters: publish, look at, roll back, retire.")
 
@@ -185,11 +188,11 @@ def list_(as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
 
     rows = asyncio.run(read())
     if as_json:
-        typer.echo(json.dumps([_state_json(*row) for row in rows], ensure_ascii=False))
+        typer.echo(json.dumps([state_json(*row) for row in rows], ensure_ascii=False))
         return
     table = Table("merchant", "base", "revision", "served by", "canary", "before that", box=None, pad_edge=False)
     for merchant, base, state in rows:
-        serves, canary, earlier = _state_words(state)
+        serves, canary, earlier = state_words(state)
         table.add_row(escape(merchant), base[:BASE_CHARS], str(state.revision), serves, canary, earlier)
     new_console().print(table if rows else "No merchant has an adapter of its own.", highlight=False)
 
@@ -215,15 +218,15 @@ def show(merchant: Merchant, as_json: AsJson = False, bootstrap: Bootstrap = Non
         raise InputError(f"{merchant}: no record on {settings.adapters_topic} is about this merchant")
     if as_json:
         content = {
-            "routes": [_state_json(merchant, base, state) for base, state in states.items()],
-            "records": [_change_json(entry.change) | {"valid": entry.valid} for entry in history],
-            "workers": {name: _status_json(status) for name, status in said.items()},
+            "routes": [state_json(merchant, base, state) for base, state in states.items()],
+            "records": [change_json(entry.change) | {"valid": entry.valid} for entry in history],
+            "workers": {name: status_json(status) for name, status in said.items()},
         }
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
     console = new_console()
     for base, state in states.items():
-        serves, canary, earlier = _state_words(state)
+        serves, canary, earlier = state_words(state)
         console.print(f"{escape(merchant)} on base {base[:BASE_CHARS]}, revision {state.revision}", highlight=False)
         console.print(f"  served by    {serves}{f', canary {canary}' if canary else ''}", highlight=False)
         console.print(f"  before that  {earlier or DEFAULT}\n", highlight=False)
@@ -233,10 +236,10 @@ def show(merchant: Merchant, as_json: AsJson = False, bootstrap: Bootstrap = Non
         share = "" if change.canary is None else f"{100 * change.canary.share:g} %"
         digest = "" if change.adapter is None else change.adapter.digest[:BASE_CHARS]
         action = change.action if valid else f"{change.action} (void: the revision was taken)"
-        table.add_row(str(change.revision), issued, action, _name(change.adapter), share, digest)
+        table.add_row(str(change.revision), issued, action, name_of(change.adapter), share, digest)
     console.print(table, highlight=False)
     for name, status in sorted(said.items()):
-        console.print(f"\n{escape(name)}: {_status_words(status)}", end="", highlight=False)
+        console.print(f"\n{escape(name)}: {status_words(status)}", end="", highlight=False)
     console.print()
 
 
@@ -326,139 +329,3 @@ def _step(
 
     asyncio.run(run())
     report.end()
-
-
-class Report:
-    """What a change came to: lines for people as it goes on, or one JSON object at the end."""
-
-    def __init__(self, as_json: bool, merchant: str) -> None:
-        self.answers: Mapping[str, AdapterStatus | None] = {}
-        self.timed_out = False
-        self._as_json = as_json
-        self._content: dict[str, Any] = {"merchant_id": merchant}
-        self._good = True
-        self._console = new_console()
-        self._progress = Console(stderr=True)
-
-    @contextmanager
-    def doing(self, what: str) -> "Iterator[Callable[[str], None]]":
-        """A spinner on a terminal; gives a function that changes its text."""
-        with self._progress.status(what) as status:
-            yield lambda text: status.update(escape(text))
-
-    def _say(self, title: str, text: str) -> None:
-        if not self._as_json:
-            self._console.print(f"{title:<11}{escape(text)}", soft_wrap=True, highlight=False)
-
-    def checked(self, reference: "Reference", what: str) -> None:
-        """Admitted here."""
-        self._say("Checked", f"{reference}: {what}")
-
-    def judged(self, judgement: "Judgement") -> None:
-        """Compared with what serves now."""
-        contests = {"mentions": judgement.mentions, "labels": judgement.labels}
-        self._content["evaluation"] = judgement._asdict() | {
-            name: None if contest is None else contest._asdict() for name, contest in contests.items()
-        }
-        self._say("Evaluated", f"on {judgement.listings} listings, against {judgement.in_use}, in use")
-        for name, contest in contests.items():
-            if contest is not None:
-                f1, in_use, low, high = (100 * share for share in contest)
-                self._say(
-                    "", f"F1 of {name} {f1:.1f}, in use {in_use:.1f} (difference, 95 %: {low:+.1f} to {high:+.1f})"
-                )
-        if judgement.worse:
-            self._good = False
-            self._say("Worse", "not published")
-
-    def stored(self, where: str, reference: "Reference") -> None:
-        """In the store."""
-        self._say("Stored", f"{where}, SHA-256 {reference.digest[:BASE_CHARS]}...")
-
-    def published(self, change: RouteChange, where: str) -> None:
-        """On the control topic."""
-        self._content |= _change_json(change) | {"record": where}
-        share = "" if change.canary is None else f" for {100 * change.canary.share:g} % of the products"
-        served = "retired: " if change.action == "retire" else "served by "
-        self._say("Published", f"revision {change.revision} on {where}: {served}{_name(change.adapter)}{share}")
-
-    def summary(self) -> str:
-        """Counts of the workers' answers."""
-        states = [status.state if status is not None else "no answer" for status in self.answers.values()]
-        verified = states.count("verified") + states.count("in_use")
-        others = [f"{states.count(state)} {state}" for state in ("refused", "retrying", "no answer") if state in states]
-        return ", ".join([f"{verified} of {len(states)} verified", *others])
-
-    def answered(self) -> None:
-        """By the workers, or not in time."""
-        self._content["timed_out"] = self.timed_out
-        self._content["workers"] = {
-            name: None if status is None else _status_json(status) for name, status in self.answers.items()
-        }
-        refused = [status for status in self.answers.values() if status is not None and status.state == "refused"]
-        self._good = not refused and not self.timed_out
-        if not self.answers:
-            self._say("Workers", "none is live; each checks the version when it starts")
-        elif self._good:
-            self._say("Verified", f"by {len(self.answers)} of {len(self.answers)} live workers")
-        else:
-            self._say("Timed out" if self.timed_out else "Refused", self.summary())
-        for name, answer in sorted(self.answers.items()):
-            if answer is None or answer.state in ("refused", "retrying"):
-                self._say("", f"{name}: {'no answer' if answer is None else _status_words(answer)}")
-
-    def refuse(self, error: AdapterError) -> None:
-        """Refused here: nothing was published."""
-        self._good = False
-        self._content["refused"] = {"reason": error.reason, "detail": str(error)}
-        self._say("Refused", f"{error.reason}: {error}")
-
-    def end(self) -> NoReturn:
-        """Print the JSON object if that was asked for, and leave."""
-        if self._as_json:
-            typer.echo(json.dumps(self._content, ensure_ascii=False))
-        sys.exit(0 if self._good else FAILED)
-
-
-def _name(reference: "Reference | None") -> str:
-    return DEFAULT if reference is None else str(reference)
-
-
-def _state_words(state: MerchantRoute) -> tuple[str, str, str]:
-    """What serves, what is a canary beside it, and what was before, newest first."""
-    versions = list(state.versions)
-    canary = ""
-    if state.canary is not None:
-        canary = f"{_name(versions.pop(0))} for {100 * state.canary.share:g} %"
-    return _name(versions[0] if versions else None), canary, ", ".join(map(str, versions[1:]))
-
-
-def _status_words(status: "AdapterStatus") -> str:
-    what = f"{status.state} revision {status.revision}, {_name(status.adapter)}"
-    why = [text for text in (status.reason, status.detail) if text]
-    return f"{what}: {': '.join(why)}" if why else what
-
-
-def _state_json(merchant: str, base: str, state: MerchantRoute) -> dict[str, Any]:
-    return {
-        "merchant_id": merchant,
-        "base_fingerprint": base,
-        "revision": state.revision,
-        "versions": [_reference_json(version) for version in state.versions],
-        "canary": None if state.canary is None else state.canary._asdict(),
-    }
-
-
-def _change_json(change: RouteChange) -> dict[str, Any]:
-    canary = None if change.canary is None else change.canary._asdict()
-    return change._asdict() | {"adapter": _reference_json(change.adapter), "canary": canary}
-
-
-def _status_json(status: "AdapterStatus") -> dict[str, Any]:
-    return {"state": status.state, "revision": status.revision, "reason": status.reason, "detail": status.detail}
-
-
-def _reference_json(reference: "Reference | None") -> dict[str, str] | None:
-    if reference is None:
-        return None
-    return {"name": reference.name, "version": reference.version, "digest": reference.digest}

@@ -36,6 +36,22 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.d
 _MODEL, _REFERENCE, _CANARY = "stream.taggen.Model", "stream.taggen.AdapterReference", "stream.taggen.Canary"
 
 
+class Unreadable(bytes):
+    """The empty value of a record that stands for a batch which cannot be unpacked (streamer.unpack): what its dead
+    letter says."""
+
+    reason: str
+    field: str
+    problem: str
+
+    @classmethod
+    def of(cls, reason: str, field: str, problem: str) -> "Unreadable":
+        """With these words."""
+        value = cls()
+        value.reason, value.field, value.problem = reason, field, problem
+        return value
+
+
 class Record(NamedTuple):
     """A Kafka record as it was read. `timestamp` in milliseconds since 1970, -1 for none; header values may be null."""
 
@@ -161,6 +177,8 @@ class Codec:
         value = record.value
         if value is None:
             raise DecodeError("null_value", "a key alone names no product")
+        if isinstance(value, Unreadable):
+            raise DecodeError(value.reason, value.problem, value.field)
         if self._mapping is not None and not self._ours(value):
             return self._mapping.listing(self.decode_event(value), record.timestamp)
         content = self._read(schemas.LISTING, value) if _is_avro(value) else _json_object(value)

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from streamer import access
+from streamer import access, unpack
 from streamer.codec import Coordinates, Record
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
@@ -17,6 +17,8 @@ from streamer.settings import Settings
 POLL_MS = 500
 LOOKUP_MS = 2_000  # for one record by its coordinates
 ABANDON_S = 2.0  # how long a start that is cancelled may take to end by itself
+
+unpack.install()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""Faust's Kafka consumer with four changes: it hands messages over without four tasks for each, it refuses to jump over
-lost offsets, it reads nothing that a transaction has aborted, and the fetch wait is a setting."""
+"""Faust's Kafka consumer with five changes: it hands messages over without four tasks for each, it refuses to jump over
+lost offsets, it reads nothing that a transaction has aborted, the fetch wait is a setting, and what a batch inflates to
+is bounded (streamer.unpack)."""
 
 import asyncio
 import contextlib
@@ -9,11 +10,14 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streamer import unpack
 from streamer.errors import OffsetLost
 from streamer.settings import Settings
 from streamer.stream import FAUST_LOGGER
 
 YIELD_EVERY = 100  # messages handed over before the event loop gets a turn
+
+unpack.install()
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust is untyped

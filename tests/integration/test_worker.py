@@ -7,8 +7,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from streamer.codec import Codec, DeadLetter, TagEvent
+from streamer.unpack import MOST_BYTES
 from taggen.listing import Listing
 from tests.faulty import NAN, RAISE, SLOW
 from tests.workers import Stage
@@ -105,6 +107,34 @@ async def test_an_output_too_large_for_its_topic_is_a_dead_letter(stage: Stage) 
         assert isinstance(outcome, DeadLetter)
         assert (outcome.truncated, outcome.value_length) == (True, len(value))
         assert value.startswith(outcome.value or b"none")
+
+
+async def test_a_batch_that_inflates_beyond_the_bound_is_one_dead_letter(stage: Stage) -> None:
+    """Some kilobytes that would become more than the worker unpacks: named by their offsets; what is before and behind
+    them is tagged, and the verdict is good."""
+    await stage.create_topics()
+    places = []
+    for values in ([avro(0)], [avro(1), bytes(MOST_BYTES), avro(2)], [avro(3)]):
+        bomb = AIOKafkaProducer(
+            bootstrap_servers=stage.broker.bootstrap,
+            compression_type="zstd",
+            linger_ms=1_000,  # one batch
+            max_batch_size=2 * MOST_BYTES,
+            max_request_size=2 * MOST_BYTES,
+        )
+        async with bomb:
+            sent = [await bomb.send(stage.source, value, partition=0) for value in values]
+            places.append((stage.source, 0, (await sent[0]).offset))
+    assert [offset for _, _, offset in places] == [0, 1, 4]
+    with stage.worker():
+        found = await stage.outcomes(places)
+        verdict = json.loads(await stage.command("verify", "--all", "--json"))
+    [first], [letter], [last] = (found[place] for place in places)
+    assert isinstance(first, TagEvent)
+    assert isinstance(letter, DeadLetter)
+    assert isinstance(last, TagEvent)
+    assert (letter.reason, letter.field, letter.value) == ("too_large", "batch of the offsets 1 to 3", b"")
+    assert verdict["good"], verdict
 
 
 @pytest.mark.parametrize("slow", [False, True])

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from streamer.broker import HOST, BrokerProcess, answers, free_port
 from streamer.errors import BrokerUnavailable
 from tests import certificates
@@ -17,6 +19,14 @@ from tests import certificates
 TESTS = Path(__file__).parent
 POM = TESTS / "kafka" / "pom.xml"
 CACHE = TESTS.parent / ".cache" / "kafka"
+
+# Which of the two brokers a test runs on, where it is not both. What differs between them is a matter of the tests of
+# delivery and transactions; the others run on Apache Kafka in `make test-kafka`.
+TANSU = pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+KAFKA = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+SLOW_ON_KAFKA = pytest.mark.parametrize(
+    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
+)
 
 
 class KafkaMissing(Exception):

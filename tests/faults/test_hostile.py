@@ -8,12 +8,11 @@ import pytest
 from streamer.codec import Codec
 from streamer.settings import MIB
 from taggen.listing import Listing
+from tests.brokers import SLOW_ON_KAFKA
 from tests.load import Load, judged, until_committed
 from tests.workers import Stage
 
-pytestmark = pytest.mark.parametrize(
-    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
-)
+pytestmark = SLOW_ON_KAFKA
 
 MERCHANTS = 100_000
 WARM = 20_000  # of them, before memory is looked at

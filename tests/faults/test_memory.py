@@ -8,13 +8,14 @@ import psutil
 import pytest
 
 from streamer.settings import MIB
+from tests.brokers import KAFKA
 from tests.faulty import SLOW
 from tests.load import Load, judged, until_committed
 from tests.workers import PATIENCE_S, Stage
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True),
+    KAFKA,
 ]
 
 RECORDS, RECORD_BYTES = 300, 3 * MIB

@@ -7,14 +7,13 @@ import signal
 import pytest
 
 from streamer.codec import DeadLetter, TagEvent
+from tests.brokers import SLOW_ON_KAFKA
 from tests.deadly import DEADLY, SLOW
 from tests.faults.test_worker_faults import stopped_with
 from tests.integration.test_worker import titled
 from tests.workers import Place, Stage, WorkerProcess
 
-pytestmark = pytest.mark.parametrize(
-    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
-)
+pytestmark = SLOW_ON_KAFKA
 
 EVENTS = 200
 DEATHS = 4  # in a batch, among those tried together, alone, alone again

@@ -8,13 +8,14 @@ import time
 import pytest
 
 from streamer import failpoints
+from tests.brokers import KAFKA
 from tests.load import SEED, SOAK_S, Load, judged, until_committed
 from tests.merchants import Merchants
 from tests.workers import Stage
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True),
+    KAFKA,
     pytest.mark.timeout(900 + 2 * SOAK_S),
 ]
 

@@ -17,13 +17,14 @@ from streamer.settings import Settings
 from taggen.listing import Listing
 from tests import debezium
 from tests.apicurio import Apicurio
+from tests.brokers import TANSU
 from tests.faults.test_worker_faults import stopped_with
 from tests.workers import Stage
 
 MAPPING = Path(__file__).parents[2] / "docs" / "examples" / "debezium.toml"
 TITLE = "Nike water proof running shoes"
 
-pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)  # it has no part in this
+pytestmark = TANSU  # it has no part in this
 
 
 def frame(schema_id: int, body: bytes) -> bytes:

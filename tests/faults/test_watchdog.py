@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.brokers import KAFKA
 from tests.faults.test_worker_faults import stopped_with
 from tests.faulty import HANG
 from tests.integration.test_worker import titled
@@ -12,7 +13,7 @@ from tests.workers import Stage
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True),
+    KAFKA,
 ]
 
 STALL_S = 3

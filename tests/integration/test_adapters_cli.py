@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -18,11 +17,12 @@ from taggen import trainable
 from taggen.adapter import CARD, TENSORS, Card
 from taggen.base import load_base
 from taggen.listing import Listing
+from tests.brokers import TANSU
 from tests.merchants import Merchants
 from tests.tiny import TAG_SET
 from tests.workers import CODEC, Stage
 
-pytestmark = pytest.mark.parametrize("broker", ["tansu"], indirect=True)  # test_rollout.py has both
+pytestmark = TANSU  # test_rollout.py has both
 
 MEMORY = {"adapter_memory": 2**20}  # small, and enough for the tiny base's adapters
 COLOURS = ("red", "blue", "green", "black", "white", "grey")

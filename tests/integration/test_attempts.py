@@ -12,12 +12,11 @@ from streamer.errors import Stalled
 from streamer.settings import Settings
 from streamer.suspects import Care
 from taggen.errors import DeviceError
+from tests.brokers import SLOW_ON_KAFKA
 from tests.conftest import client_options
 from tests.unit.test_suspects import Event, Message
 
-pytestmark = pytest.mark.parametrize(
-    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
-)
+pytestmark = SLOW_ON_KAFKA
 
 NewTopic = Callable[..., Awaitable[str]]
 

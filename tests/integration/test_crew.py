@@ -18,7 +18,8 @@ from streamer.plan import Selection
 from streamer.replay import Options, Result
 from streamer.settings import Settings
 from taggen.errors import DeviceError
-from tests.integration.test_replay import KAFKA, SLOW_ON_KAFKA, Run, avro
+from tests.brokers import KAFKA, SLOW_ON_KAFKA
+from tests.integration.test_replay import Run, avro
 from tests.unit.fakes import FakeTagger
 from tests.workers import Stage
 

@@ -9,6 +9,7 @@ import pytest
 from streamer.codec import Codec, Coordinates, DeadLetter, TagEvent
 from streamer.dlq import Filed, Filter, Purged, Redriven, find, one, purge, redrive
 from streamer.errors import BrokerError, InputError
+from tests.brokers import KAFKA
 from tests.faulty import RAISE
 from tests.integration.test_worker import avro, titled
 from tests.workers import Stage
@@ -31,7 +32,7 @@ async def file(stage: Stage, *letters: DeadLetter) -> None:
     await stage.publish([CODEC.encode_dead_letter(one) for one in letters], [b"one"] * len(letters), stage.dead_letters)
 
 
-@pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+@KAFKA
 async def test_redrive(stage: Stage) -> None:
     """What failed in the model is tagged after a redrive, under the event id that a replay would give it, and traced to
     its source record; what is broken fails again, until the limit; a letter is redriven once; verify agrees."""

@@ -22,11 +22,11 @@ from streamer.errors import Fenced
 from streamer.newest import rank
 from streamer.owner import Owner, Progress
 from streamer.settings import Settings
+from tests.brokers import KAFKA
 from tests.unit.test_newest import event
 from tests.workers import PATIENCE_S, Stage, WorkerProcess
 
 CODEC = Codec()
-KAFKA = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
 PARTITIONS = 4
 SESSION_S = 3  # as the stage's processes are told
 SEED = 20261124

@@ -16,7 +16,8 @@ from streamer.pipeline import STALE
 from streamer.plan import Range
 from streamer.tally import Tally
 from streamer.worker import load_tagger
-from tests.integration.test_replay import KAFKA, SLOW_ON_KAFKA, Run
+from tests.brokers import KAFKA, SLOW_ON_KAFKA
+from tests.integration.test_replay import Run
 from tests.integration.test_worker import avro
 from tests.workers import PATIENCE_S, ROOT, Stage
 

@@ -18,16 +18,13 @@ from streamer.plan import Range, Selection
 from streamer.replay import Options, Replay, Result
 from taggen.listing import Listing
 from taggen.tag import Tagging
+from tests.brokers import KAFKA, SLOW_ON_KAFKA
 from tests.unit.fakes import FakePrepared, FakeTagger
 from tests.workers import Stage
 
 CODEC = Codec()
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 MERCHANTS = ("acme", "globex", "initech")
-KAFKA = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-SLOW_ON_KAFKA = pytest.mark.parametrize(
-    "broker", ["tansu", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True
-)
 
 
 def listing(number: int, title: str = "shoes", **fields: Any) -> Listing:

@@ -11,8 +11,9 @@ from streamer.errors import InputError
 from streamer.pipeline import FALLBACK
 from streamer.worker import load_tagger
 from taggen.errors import AdapterError
+from tests.brokers import SLOW_ON_KAFKA
 from tests.integration.test_merchant_adapters import TITLES, Checker, Published, listing
-from tests.integration.test_replay import SLOW_ON_KAFKA, Run
+from tests.integration.test_replay import Run
 from tests.merchants import Merchants, other_content
 from tests.workers import Place, Stage
 

@@ -9,6 +9,7 @@ from streamer.broker import free_port
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 from streamer.topics import Topic, ensure
+from tests.brokers import KAFKA
 
 
 async def test_created_once(broker, unique):
@@ -58,7 +59,7 @@ async def test_message_size(broker, new_topic):
             await producer.send_and_wait(small, bytes(20_000))
 
 
-@pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)  # tansu takes all
+@KAFKA  # tansu takes all
 async def test_refused(broker, unique):
     """A topic that the broker refuses is an error that names it and the broker's reason."""
     name = unique("bad name!")

@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from streamer.connection import Reader
 from streamer.settings import Settings
+from tests.brokers import TANSU
 from tests.integration.test_worker import avro
 from tests.workers import Stage
 
@@ -63,7 +64,7 @@ def collector() -> Iterator[Collector]:
     collector.server.server_close()
 
 
-@pytest.mark.parametrize("broker", ["tansu"], indirect=True)  # what carries headers for one does for the other
+@TANSU  # what carries headers for one does for the other
 async def test_a_trace_through_a_worker(stage: Stage, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """The producer's trace goes on in the worker's spans and in the headers of tag event and dead letter; what was not
     yet sent is when the worker stops."""

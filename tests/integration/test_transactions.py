@@ -2,15 +2,15 @@
 
 import json
 
-import pytest
 from aiokafka import AIOKafkaProducer
 
 from streamer.codec import TagEvent
+from tests.brokers import KAFKA
 from tests.integration.test_worker import avro
 from tests.workers import Stage
 
 
-@pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
+@KAFKA
 async def test_aborted_records_are_not_tagged(stage: Stage) -> None:
     """Nor do they, or the markers of transactions, hold up the commits: not even right behind the first record."""
     await stage.create_topics()

@@ -15,6 +15,8 @@ from taggen.windows import BLANK, NO_FIELD
 
 NO_TAG = 0
 
+_BELOW_ONE = 1 - 2**-24  # the largest float32: what rounds to certainty reaches no threshold of 1, which is for nothing
+
 
 def begin_label(tag: int) -> int:
     """The label of a token that begins tag `tag` (1 to K)."""
@@ -65,10 +67,10 @@ def reading(probabilities: Tensor, logits: Tensor) -> Reading:
     inside = probabilities[..., 2::2]
     begin = probabilities[..., 1::2][..., : inside.shape[-1]]
     by_tag = torch.cat((probabilities[..., :1], begin + inside), -1)
-    confidences, best = by_tag.clamp(max=1).max(-1)  # two rounded halves may sum up to more
+    confidences, best = by_tag.clamp(max=_BELOW_ONE).max(-1)
     ahead = torch.cat((torch.zeros_like(by_tag[..., :1], dtype=torch.bool), begin > inside), -1)
     begins = ahead.gather(-1, best[..., None])[..., 0]
-    return Reading(best.cpu(), begins.cpu(), confidences.cpu(), _sigmoid(logits).cpu())
+    return Reading(best.cpu(), begins.cpu(), confidences.cpu(), _sigmoid(logits).clamp(max=_BELOW_ONE).cpu())
 
 
 def _sigmoid(logits: Tensor) -> Tensor:

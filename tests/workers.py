@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from streamer.broker import BrokerProcess
 from streamer.codec import Codec, DeadLetter, Record, TagEvent
 from streamer.connection import Reader
 from streamer.settings import Settings
+from tests.forks import Forked
 
 if TYPE_CHECKING:
     from tests.brokers import KafkaCluster
@@ -44,6 +44,7 @@ class Stage:
     settings: dict[str, str] = field(default_factory=dict)
     started: list["WorkerProcess"] = field(default_factory=list)
     codec: Codec = CODEC  # to read outcomes with
+    _commands: int = 0
 
     @property
     def source(self) -> str:
@@ -90,7 +91,7 @@ class Stage:
         """
         log = self.folder / f"worker-{len(self.started)}.log"
         environment = self.environment(settings) | {failpoints.VARIABLE: fail_at}
-        worker = WorkerProcess([sys.executable, "-m", module, "worker"], environment, log)
+        worker = WorkerProcess(Forked(module, ["worker"], environment, ROOT, log), log)
         self.started.append(worker)
         return worker
 
@@ -116,21 +117,16 @@ class Stage:
 
     async def command(self, *arguments: str, code: int = 0, **settings: object) -> str:
         """Run a command of `streamer` to its end; returns its output, after a check of its exit code."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "streamer", *arguments),
-            env=self.environment(settings),
-            cwd=ROOT,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        self._commands += 1
+        output, errors = (self.folder / f"command-{self._commands}.{kind}" for kind in ("out", "err"))
+        process = Forked("streamer", arguments, self.environment(settings), ROOT, output, errors)
         try:
-            output, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+            found = await asyncio.to_thread(process.wait, PATIENCE_S)
         finally:
-            if process.returncode is None:
-                process.kill()
-        assert process.returncode == code, (output.decode() + errors.decode())[-3000:]
-        return output.decode() or errors.decode()
+            process.kill()
+        said, complained = output.read_text("utf-8"), errors.read_text("utf-8")
+        assert found == code, (said + complained)[-3000:]
+        return said or complained
 
     def environment(self, settings: Mapping[str, object]) -> dict[str, str]:
         """Of a process of this stage, with these settings besides."""
@@ -247,12 +243,19 @@ class Stage:
 class WorkerProcess:
     """A worker in a process of its own; it is killed with the `with` block that it may be used in."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, process: "Forked | subprocess.Popen[bytes]", log: Path) -> None:
+        """`log`: where its output goes."""
         self.log = log
+        self._process = process
+
+    @classmethod
+    def of_command(cls, command: Sequence[str], environment: dict[str, str], log: Path) -> Self:
+        """Start a command."""
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
+        return cls(process, log)
 
     def __enter__(self) -> Self:
         return self

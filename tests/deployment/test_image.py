@@ -45,7 +45,9 @@ async def test_a_worker_tags_from_the_image(root: Root, tiny: Tiny, tmp_path: Pa
         def inside(command: list[str]) -> list[str]:
             return root.command(command, environment, image.folder, image.user, read_only=True)
 
-        with WorkerProcess(inside([*image.entry_point, *image.command]), {}, tmp_path / "worker.log") as worker:
+        with WorkerProcess.of_command(
+            inside([*image.entry_point, *image.command]), {}, tmp_path / "worker.log"
+        ) as worker:
             await worker.until("consuming")
             assert subprocess.run(inside(image.health), check=False).returncode == 0  # noqa: ASYNC221
             listing = {"merchant_id": "m", "product_id": "p", "listing_version": 1, "title": "Nike Air Force 1, red"}

@@ -55,7 +55,7 @@ async def test_a_container_runs_and_is_watched(tiny: Tiny, tmp_path: Path) -> No
         own = {name: value for name, value in stage.environment({}).items() if name.startswith("STREAMER_")}
         environment = image.environment | own
         command = [*image.entry_point, *image.command]
-        with WorkerProcess(command, environment, tmp_path / "worker.log") as worker:
+        with WorkerProcess.of_command(command, environment, tmp_path / "worker.log") as worker:
             await worker.until("consuming")
             assert await health(image, environment) == 0
             await probe(worker)

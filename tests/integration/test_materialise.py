@@ -53,7 +53,7 @@ class Shelf:
     def start(self) -> WorkerProcess:
         log = self.stage.folder / f"materialiser-{len(self.stage.started)}.log"
         environment = self.stage.environment({"latest_topic": self.latest})
-        process = WorkerProcess([sys.executable, "-m", "streamer", "materialise"], environment, log)
+        process = WorkerProcess.of_command([sys.executable, "-m", "streamer", "materialise"], environment, log)
         self.stage.started.append(process)
         return process
 

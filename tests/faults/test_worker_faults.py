@@ -7,6 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from streamer.codec import DeadLetter, TagEvent
+from tests.brokers import SLOW_ON_KAFKA
 from tests.faulty import DEVICE, SLOW
 from tests.integration.test_worker import avro, titled
 from tests.workers import Stage, WorkerProcess
@@ -90,6 +91,7 @@ async def test_broker_away_for_a_moment(own_stage: Stage) -> None:
         assert worker.running
 
 
+@SLOW_ON_KAFKA
 async def test_missing_topic(stage: Stage) -> None:
     """Names the topic and the command that makes it."""
     with stage.worker() as worker:
@@ -98,6 +100,7 @@ async def test_missing_topic(stage: Stage) -> None:
     assert "streamer topics create" in message
 
 
+@SLOW_ON_KAFKA
 async def test_a_topic_of_junk_is_not_drained(stage: Stage) -> None:
     """The worker stops and has acknowledged nothing."""
     await stage.create_topics()
@@ -108,6 +111,7 @@ async def test_a_topic_of_junk_is_not_drained(stage: Stage) -> None:
     assert sum((await stage.committed()).values()) == 0
 
 
+@SLOW_ON_KAFKA
 async def test_device_failure_is_not_poison(stage: Stage) -> None:
     """Tried again, then the worker stops; the batch that hit it is unacknowledged and no dead letter."""
     await stage.create_topics()

@@ -20,6 +20,7 @@ from streamer.demo import BROKEN
 from streamer.publish import samples
 from streamer.settings import Settings
 from taggen.normalize import Rules
+from tests.brokers import SLOW_ON_KAFKA
 from tests.conftest import client_options
 
 TIMEOUT_S = 280
@@ -94,6 +95,7 @@ def test_the_flagship_listing(demo, tmp_path):
     assert_nothing_left([], tmp_path)
 
 
+@SLOW_ON_KAFKA
 async def test_a_broker_of_ones_own(demo, broker):
     """On a broker that others use, the demo keeps to topics of its own and counts only what it published itself, not
     what is left there from before."""

@@ -21,6 +21,7 @@ from taggen.listing import Listing
 from taggen.reference import Reference
 from taggen.store import Store
 from taggen.tag import Tag
+from tests.brokers import SLOW_ON_KAFKA
 from tests.merchants import Merchants, huge, not_finite, other_content, pickled, truncated
 from tests.workers import CODEC, PATIENCE_S, Place, Stage
 
@@ -93,6 +94,7 @@ class Checker:
         assert (model.fingerprint, event.tags) == self._known[key]
 
 
+@SLOW_ON_KAFKA
 async def test_each_merchant_has_its_own_tags(stage: Stage, tmp_path: Path) -> None:
     """Two merchants gain adapters with different tag sets while the stream runs: from then on each one's events carry
     its own tags, name adapter, version and revision, and a third merchant's stay with the default adapter. A record
@@ -130,6 +132,7 @@ async def test_each_merchant_has_its_own_tags(stage: Stage, tmp_path: Path) -> N
         assert "streamer_adapter_swap_seconds_count 2.0" in metrics
 
 
+@SLOW_ON_KAFKA
 @pytest.mark.parametrize(
     ("events", "swaps"), [(500, 10), pytest.param(5_000, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )

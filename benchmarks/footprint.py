@@ -100,7 +100,7 @@ def main(
         "kinds": {
             f"{quantization} {dtype}, {device}": {
                 **its,
-                "time_to_plain": its["seconds"].median / figures["none", "float32", device]["seconds"].median,
+                "time_to_plain": round(its["seconds"].median / figures["none", "float32", device]["seconds"].median, 2),
             }
             for (quantization, dtype, device), its in figures.items()
         },

@@ -24,6 +24,7 @@ async def test_a_clock_that_jumps(stage: Stage) -> None:
     worker stays ready."""
     await stage.create_topics()
     with stage.worker("tests.clock") as worker:
+        await worker.until("consuming")
         async with Load(stage) as load:
             for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1, signal.SIGUSR2):
                 await load.burst(50)

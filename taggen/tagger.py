@@ -258,13 +258,13 @@ class Tagger:
         ids = torch.from_numpy(np.array(padded, dtype=np.int64))  # torch.tensor reads lists five times as slowly
         mask = torch.arange(length) < torch.tensor(filled)[:, None]
         parts = self._model(ids.to(self._device), mask.to(self._device), [slots[index] for index, _ in rows])
+        if not all(scores.finite for scores in parts):
+            raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
         fields = torch.split(torch.from_numpy(sources), [len(scores.tags) for scores in parts])
         readings = [
             head.reading(chain.posteriors(scores.tags.cpu(), its), scores.labels)
             for scores, its in zip(parts, fields, strict=True)
         ]
-        if not all(scores.finite for scores in parts):
-            raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
         at = iter(rows)
         for reading in readings:
             columns = (reading.tags, reading.begins, reading.confidences, reading.labels)

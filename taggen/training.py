@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taggen import batches, trainable
+from taggen import batches, prior, trainable
 from taggen.adapter import Adapter, LabelType, TagType
 from taggen.augment import Augmenter
 from taggen.base import Base
@@ -129,6 +129,7 @@ def train(
     names = [tag.name for tag in tags]
     pairs = [(label.name, label.value) for label in labels]
     model = trainable.build(base, names, pairs, settings.rank, settings.alpha, settings.targets, settings.dropout)
+    trainable.head_of(model).bias.data.copy_(prior.bias(labelled, base, names, pairs))
     if init is not None:
         trainable.load(model, init, names, pairs)
     run = _Run(model, settings, -(-len(labelled) // settings.batch_listings), chooses=len(dev) >= FEWEST)

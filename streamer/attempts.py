@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from streamer.delivery import Delivery, Note
-from streamer.errors import BrokerError, Stalled, StreamerError
+from streamer.errors import BrokerError, Fenced, Stalled, StreamerError
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings
 from streamer.suspects import Care, E, Event, Found, Mark, Partition, Suspects
@@ -70,10 +70,10 @@ class Attempts:
         await self._write(self._suspects.let_go())
 
     async def close(self, error: BaseException | None = None) -> None:
-        """Let go at the end of the worker, unless some row may be to blame for it: an exception that nobody raised on
-        purpose, a model call that never ends."""
+        """Let go at the end of the worker, unless some row may be to blame for it (an exception that nobody raised on
+        purpose, a model call that never ends), or the partitions are another's by now."""
         blameless = error is None or isinstance(error, StreamerError | TaggenError | KafkaError)
-        if blameless and not isinstance(error, Stalled):
+        if blameless and not isinstance(error, Stalled | Fenced):
             with suppress(BrokerError, TimeoutError):  # who takes care in vain loses a little time
                 await asyncio.wait_for(self.let_go(), CLOSE_S)
 

@@ -8,7 +8,8 @@ StreamerError
 │   ├── AccessDenied         the broker refuses us, or we its certificate
 │   ├── TopicMissing         a source or target topic does not exist
 │   ├── OffsetLost           a committed offset that the broker no longer has
-│   ├── Fenced               another process has taken over what this one wrote
+│   ├── NotFetched           nothing comes of a partition, while the broker answers
+│   ├── Fenced               another process has taken this one's place
 │   └── DeliveryError        an output was not taken
 ├── RegistryError        the schema registry refused what was asked of it
 │   └── RegistryUnavailable  not reachable, or not answering as a registry does
@@ -63,8 +64,12 @@ class OffsetLost(BrokerError):
         self.offset = offset
 
 
+class NotFetched(BrokerError):
+    """Nothing answers a partition's fetches, though the broker answers and the partition has a leader."""
+
+
 class Fenced(BrokerError):
-    """Another process has taken over what this one wrote: it slept too long, and must not write any more."""
+    """Another process has taken this one's place: it slept too long, or they have one name. It must write no more."""
 
 
 class DeliveryError(BrokerError):

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     # Kafka
     kafka_bootstrap: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"  # host:port, separated by commas
     group_id: Annotated[str, Field(min_length=1)] = "streamer"
+    # static membership (KIP-345), a name no other worker of the group has: one that is back within the session timeout
+    # has its old partitions, and nobody else's move. None: it leaves the group when it ends
+    group_instance_id: Annotated[str | None, Field(min_length=1)] = None
     source_topics: Names = ("product-created", "product-updated")
     tags_topic: Annotated[str, Field(min_length=1)] = "product-tags"
     dead_letter_topic: Annotated[str, Field(min_length=1)] = "product-tags-dlq"

@@ -1,6 +1,7 @@
-"""Faust's Kafka consumer with five changes: it hands messages over without four tasks for each, it refuses to jump over
-lost offsets, it reads nothing that a transaction has aborted, the fetch wait is a setting, and what a batch inflates to
-is bounded (streamer.unpack)."""
+"""Faust's Kafka consumer with seven changes: it hands messages over without four tasks for each, it refuses to jump
+over lost offsets, it reads nothing that a transaction has aborted, the fetch wait is a setting, what a batch inflates
+to is bounded (streamer.unpack), it tells the watchdog (streamer.watchdog) what Faust does not look at, and a static
+member never takes its name back."""
 
 import asyncio
 import contextlib
@@ -11,7 +12,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streamer import unpack
-from streamer.errors import OffsetLost
+from streamer.errors import BrokerError, Fenced, OffsetLost
 from streamer.settings import Settings
 from streamer.stream import FAUST_LOGGER
 
@@ -32,6 +33,55 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         # Faust reads what a transaction has aborted too, unless it is in one itself.
         consumer._isolation_level = "read_committed"
         return consumer
+
+    async def on_start(self) -> None:
+        """As the driver's. A static member that the broker does not know any more ends, since aiokafka would take the
+        name back at once, and two workers of one name would go on with that for ever."""
+        await super().on_start()
+        consumer = self._consumer
+        coordinator, name = consumer._coordinator, consumer._group_instance_id
+        if name is None:
+            return
+        join, joined = coordinator.ensure_active_group, False
+
+        async def join_once(*arguments: Any) -> Any:
+            nonlocal joined
+            if joined and not coordinator.member_id:
+                raise Fenced(
+                    f"group_instance_id {name}: another worker has come with this name, or nothing was heard of this "
+                    f"one for the session's {consumer._session_timeout_ms / 1000:g} s"
+                )
+            assignment = await join(*arguments)
+            joined = bool(coordinator.member_id)
+            return assignment
+
+        coordinator.ensure_active_group = join_once
+
+    @property
+    def fetches(self) -> dict[TP, int | None]:
+        """When the last fetch of each partition was answered (ms), None for never: of those that have a leader, are not
+        paused, and have nothing left that waits to be handed over. From any thread."""
+        consumer = self._consumer
+        if consumer is None:
+            return {}
+        leader_of, waiting = consumer._client.cluster.leader_for_partition, consumer._fetcher._records
+        wanted = consumer.assignment() - consumer.paused()
+        return {
+            partition: consumer.last_poll_timestamp(partition)
+            for partition in wanted
+            if partition not in waiting and leader_of(partition) not in (None, -1)
+        }
+
+    def check_group(self) -> None:
+        """Raises what has ended aiokafka's part in the group. Nothing else does: Faust goes on fetching, and what it
+        tags is never committed."""
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        task = coordinator._coordination_task if coordinator is not None else None
+        if task is None or not task.done() or task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error.__cause__, Fenced):
+            raise error.__cause__
+        raise BrokerError(f"the consumer has left its group: {error}")
 
     async def on_thread_stop(self) -> None:
         """As the driver's; while the broker is gone, aiokafka lets out the cancellation of a task of its own."""
@@ -68,6 +118,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # faust is untyped
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's own stall messages need its Monitor; the worker's watchdog does this job."""
+
+    @property
+    def fetches(self) -> Mapping[TP, int | None]:
+        """As the thread's; nothing while partitions move."""
+        thread = self._thread
+        return thread.fetches if thread is not None and self.flow_active else {}
+
+    def check_group(self) -> None:
+        """As the thread's."""
+        if self._thread is not None:
+            self._thread.check_group()
 
     def release(self, nbytes: int) -> None:
         """Say that so many bytes of handed-over values are finished with."""

@@ -6,21 +6,22 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import faust
 import structlog
+from faust.types import TP
 from mode import CrashingSupervisor
 
 from streamer import logs
-from streamer.agent import TaggingAgent
+from streamer.agent import Progress, TaggingAgent
 from streamer.attempts import Attempts
 from streamer.codec import Codec
 from streamer.control import Control
 from streamer.delivery import Delivery
-from streamer.errors import BrokerUnavailable, SettingsError, Stalled
+from streamer.errors import SettingsError
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
 from streamer.pipeline import Pipeline, Tagger
@@ -29,6 +30,7 @@ from streamer.reporter import Reporter
 from streamer.settings import Settings
 from streamer.stream import FAUST_LOGGER, RawSchema, SilentMonitor, Stream
 from streamer.transport import Transport
+from streamer.watchdog import Watchdog
 from streamer.web import WebServer
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from streamer.tracing import Tracing
 
 POLL_RECORDS = 512  # handed over by one poll: small beside the stream's buffer, large beside the cost of a poll
-WATCH_S = 1.0
-PING_EVERY_S = 5.0
 TRACED_BY = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CRASH_DRAIN_S = 3.0  # to commit what is acknowledged and leave the group; nothing else is waited for
 
@@ -70,6 +70,7 @@ def build_app(settings: Settings, agent: TaggingAgent) -> App:
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
         broker_rebalance_timeout=settings.rebalance_timeout_s,
+        consumer_group_instance_id=settings.group_instance_id,
         broker_max_poll_records=POLL_RECORDS,
         stream_buffer_maxsize=settings.queue_records,
         stream_wait_empty=True,
@@ -178,11 +179,12 @@ class Worker:
         )
         self._app = build_app(settings, self._agent)
         self._app.on_partitions_revoked.connect(attempts.revoked)
+        self._app.on_partitions_assigned.connect(log_assigned)
         self._metrics.watch_lag(self._lags)
         gc.collect()
         gc.freeze()  # the model's objects live as long as we do; Faust collects at every rebalance
         stack.callback(gc.unfreeze)
-        await self._consume(self._app, delivery)
+        await self._consume(self._app, delivery, self._agent.progress)
 
     async def _follow_adapters(
         self, stack: AsyncExitStack, codec: Codec, tagger: Any, root: str, model_thread: ModelThread
@@ -217,15 +219,16 @@ class Worker:
         if not adapters.close():
             self.ended = False
 
-    async def _consume(self, app: App, delivery: Delivery) -> None:
+    async def _consume(self, app: App, delivery: Delivery, progress: Progress) -> None:
         """Run the app until a signal, a crash of the app, or a finding of the watchdog."""
+        watchdog = Watchdog(self._settings, delivery, progress, lambda: app.consumer)
         starting = asyncio.create_task(app.start())
         crash = asyncio.create_task(app.wait_until_stopped())
         tasks = {
             starting,
             crash,
             asyncio.create_task(self._stopping.wait()),
-            asyncio.create_task(self._watch(delivery)),
+            asyncio.create_task(watchdog.run()),
             *(asyncio.create_task(run()) for run in self._beside),
         }
         try:
@@ -262,34 +265,6 @@ class Worker:
     def _in_hand(self) -> int:
         return self._agent.progress.in_hand if self._agent else 0
 
-    async def _watch(self, delivery: Delivery) -> None:
-        """Raises BrokerUnavailable when the broker is gone for too long, Stalled when a partition's
-        oldest record in hand does not get finished."""
-        settings = self._settings
-        next_ping = 0.0
-        gone_since: float | None = None
-        while True:
-            await asyncio.sleep(WATCH_S)
-            now = time.monotonic()
-            if now >= next_ping:
-                alive = await delivery.alive()
-                gone_since = None if alive else gone_since or now
-                next_ping = now + (PING_EVERY_S if alive else 0)
-            if gone_since is not None:
-                log.warning("broker_not_reachable", bootstrap=settings.kafka_bootstrap)
-                if now - gone_since > settings.broker_retry_s:
-                    raise BrokerUnavailable(
-                        f"{settings.kafka_bootstrap}: no broker answered for {now - gone_since:.0f} s; "
-                        f"{self._in_hand()} records in hand stay unacknowledged"
-                    )
-            stalled = self._agent.progress.acknowledgements.stalled(settings.stall_s) if self._agent else None
-            if stalled is not None:
-                topic, partition, offset = stalled
-                raise Stalled(
-                    f"{topic}/{partition}/{offset}: in hand and not finished for {settings.stall_s:g} s, and nothing "
-                    f"behind it acknowledged; {self._in_hand()} records in hand stay unacknowledged"
-                )
-
     def _lags(self) -> Iterator[tuple[str, int, int]]:
         """(topic, partition, records between the last finished and the end) of the assigned partitions."""
         consumer = self._app.consumer if self._app is not None and self.ready else None
@@ -300,6 +275,11 @@ class Worker:
             finished = self._agent.progress.finished.get((partition.topic, partition.partition))
             if highwater is not None and finished is not None:
                 yield partition.topic, partition.partition, max(0, highwater - finished - 1)
+
+
+async def log_assigned(_: App, assigned: Iterable[TP], **__: Any) -> None:
+    """Say which partitions this worker has, for Faust's signal."""
+    log.info("assigned", partitions=sorted(f"{one.topic}/{one.partition}" for one in assigned))
 
 
 def load_tagger(settings: Settings) -> Tagger:

@@ -3,6 +3,7 @@
 Most tokens carry no tag. A head that begins with equal chances has to learn that first, and the encoder can be faster
 than it: it gives all tokens one state that says "no tag", and never comes back. AE-110k's listings, one word in seven
 of which is marked, end so within 30 steps. (Lin et al. 2017, Focal Loss, section 3.3, begin like this for that reason.)
+What goes on from an adapter knows that already.
 """
 
 from collections.abc import Sequence

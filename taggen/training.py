@@ -129,9 +129,10 @@ def train(
     names = [tag.name for tag in tags]
     pairs = [(label.name, label.value) for label in labels]
     model = trainable.build(base, names, pairs, settings.rank, settings.alpha, settings.targets, settings.dropout)
-    trainable.head_of(model).bias.data.copy_(prior.bias(labelled, base, names, pairs))
     if init is not None:
         trainable.load(model, init, names, pairs)
+    else:
+        trainable.head_of(model).bias.data.copy_(prior.bias(labelled, base, names, pairs))
     run = _Run(model, settings, -(-len(labelled) // settings.batch_listings), chooses=len(dev) >= FEWEST)
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         run.restore(state)

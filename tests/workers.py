@@ -268,6 +268,10 @@ class WorkerProcess:
         """What it has logged; a line that is no JSON is an error."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
+        """Those of one kind."""
+        return [event for event in self.events if event["event"] == kind]
+
     @property
     def running(self) -> bool:
         """Whether it lives."""
@@ -290,6 +294,14 @@ class WorkerProcess:
                 break
             await asyncio.sleep(0.05)
         raise AssertionError(f"no event {event!r} in {self.log}:\n{self.log.read_text()[-3000:]}")
+
+    async def shares(self, partitions: int) -> None:
+        """Wait until it has so many partitions, by what it last said."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (said := self.events_of("assigned")) or len(said[-1]["partitions"]) != partitions:
+            if not self.running or time.monotonic() > deadline:
+                raise AssertionError(f"not {partitions} partitions: {self.log.read_text()[-3000:]}")
+            await asyncio.sleep(0.1)
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of its web server's answer."""

@@ -9,6 +9,7 @@ import pytest
 
 from streamer import failpoints
 from tests.brokers import KAFKA
+from tests.faults.test_worker_faults import stopped_with
 from tests.load import SEED, SOAK_S, Load, judged, until_committed
 from tests.merchants import Merchants
 from tests.workers import Stage
@@ -144,3 +145,39 @@ async def test_joining_and_leaving_every_few_seconds(stage: Stage) -> None:
         assert stays.running
     await until_committed(stage, load)
     await judged(stage, load, "a worker leaves, another joins", left)
+
+
+async def test_a_static_member_that_comes_back_moves_no_partitions(stage: Stage) -> None:
+    """Ended and started again under its name within the session timeout, it has its old partitions, and the other
+    worker goes on without a rebalance; nothing is lost or repeated."""
+    await stage.create_topics()
+    named = {"session_timeout_s": 60, "group_instance_id": "a"}, {"session_timeout_s": 60, "group_instance_id": "b"}
+    stays, returns = (stage.worker(**its) for its in named)
+    for worker in (stays, returns):
+        await worker.shares(4)  # of four, of the source topic and the retry topic
+    async with Load(stage) as load:
+        before = stays.events_of("assigned")
+        for _ in range(2):
+            await returns.until("batch")
+            returns.terminate()
+            assert await returns.exit_code() == 0
+            returns = stage.worker(**named[1])
+        await returns.until("batch")
+        assert stays.events_of("assigned") == before
+    await until_committed(stage, load)
+    verdict = await judged(stage, load, "a static member leaves and comes back", 2)
+    assert verdict["repeats"] == 0
+
+
+async def test_two_workers_of_one_name(stage: Stage) -> None:
+    """The later one has the partitions; the older ends with one line instead of taking the name back."""
+    await stage.create_topics()
+    async with Load(stage) as load:
+        older = stage.worker(group_instance_id="a")
+        await older.until("batch")
+        newer = stage.worker(group_instance_id="a")
+        assert "group_instance_id a" in await stopped_with(older, "Fenced")
+        await newer.until("batch")
+    await until_committed(stage, load)
+    assert newer.running
+    await judged(stage, load, "another worker of the same name", 1)

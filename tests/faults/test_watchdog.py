@@ -1,5 +1,7 @@
-"""A model call that never ends: the worker ends itself, with the record in hand unacknowledged."""
+"""What no exception tells of, a model call that never ends and a partition that is not fetched: the worker ends itself,
+with what it has in hand unacknowledged."""
 
+import asyncio
 import json
 
 import pytest
@@ -16,7 +18,7 @@ pytestmark = [
     KAFKA,
 ]
 
-STALL_S = 3
+STALL_S = 4
 
 
 async def test_a_hung_model_thread(stage: Stage) -> None:
@@ -37,3 +39,20 @@ async def test_a_hung_model_thread(stage: Stage) -> None:
     stage.worker()
     await until_committed(stage, load)
     await judged(stage, load, "a model call that never ends", 1)
+
+
+async def test_a_partition_that_is_not_fetched_any_more(stage: Stage) -> None:
+    """The others go on, and one line names the one that does not; exit code 1. A worker whose client fetches them all
+    goes on; an idle partition is none that is not fetched."""
+    await stage.create_topics()
+    async with Load(stage) as load:
+        with stage.worker("tests.unfetched", stall_s=STALL_S) as worker:
+            message = await stopped_with(worker, "NotFetched")
+        assert "/0: no fetch answered" in message
+        committed = await stage.committed()
+        assert committed[0] < min(committed[number] for number in (1, 2, 3))
+    with stage.worker(stall_s=STALL_S) as worker:
+        await until_committed(stage, load)
+        await asyncio.sleep(2 * STALL_S)
+        assert worker.running
+    await judged(stage, load, "a partition that is not fetched any more", 1)

@@ -66,7 +66,7 @@ async def test_broker_gone_for_good(own_stage: Stage, idle: bool) -> None:
         own_stage.broker.kill()
         message = await stopped_with(worker, "BrokerUnavailable")
     assert own_stage.broker.bootstrap in message
-    assert any(event["event"] == "broker_not_reachable" for event in worker.events)
+    assert worker.events_of("broker_not_reachable")
 
 
 async def test_broker_gone_before_the_start(own_stage: Stage) -> None:
@@ -118,7 +118,7 @@ async def test_device_failure_is_not_poison(stage: Stage) -> None:
     await stage.publish([titled(number, DEVICE if number == 50 else "fine") for number in range(100)])
     with stage.worker("tests.faulty", broker_retry_s=2) as worker:
         await stopped_with(worker, "DeviceError")
-    assert any(event["event"] == "retrying" for event in worker.events)
+    assert worker.events_of("retrying")
     assert sum((await stage.committed()).values()) < 100
     with stage.worker() as after:
         await stage.until_written(100)

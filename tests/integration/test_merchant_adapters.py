@@ -124,7 +124,7 @@ async def test_each_merchant_has_its_own_tags(stage: Stage, tmp_path: Path) -> N
             assert (event.model.adapter, event.model.version, event.model.revision) == expected
             assert all(tag.name.startswith(f"for-{event.merchant_id} ") == own for tag in event.tags)
         await merchants.settled(changes[1], "in_use")
-        skipped = [event for event in worker.events if event["event"] == "control_record_skipped"]
+        skipped = worker.events_of("control_record_skipped")
         assert [event["offset"] for event in skipped] == [0]
         _, metrics = await worker.get("/metrics")
         assert 'streamer_adapter_loads_total{outcome="ready"} 2.0' in metrics

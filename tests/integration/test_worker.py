@@ -85,7 +85,7 @@ async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
         log = worker.log.read_text()
         assert "Nike" not in log
         assert "绝密" not in log
-        batches = [event for event in worker.events if event["event"] == "batch"]
+        batches = worker.events_of("batch")
         assert sum(last - first + 1 for batch in batches for first, last in batch["offsets"].values()) == EVENTS
         assert all(batch["group"] and batch["pid"] for batch in batches)
     assert sum((await stage.committed()).values()) == EVENTS

@@ -18,7 +18,9 @@ def test_a_head_begins_at_the_shares_of_labels(tiny: Tiny) -> None:
     """Softmax gives each BIO label its share of the tokens that teach, and the logistic function each listing-level
     label its share of the listings that say something of it; what none has is improbable, not impossible."""
     base = load_base(str(tiny.base))
-    marked = Labelled(Listing("m", "p", 1, "nike shoe red blue"), (Span("title", 0, 9, "brand"),), labels={"use": ("a",)})
+    marked = Labelled(
+        Listing("m", "p", 1, "nike shoe red blue"), (Span("title", 0, 9, "brand"),), labels={"use": ("a",)}
+    )
     plain = Labelled(Listing("m", "p", 2, "shoe red"), (), labels={"use": ()})
     part = Labelled(Listing("m", "p", 3, "nike blue"), (Span("title", 0, 4, "brand"),), partial=True)
     bias = prior.bias([marked, plain, part], base, TAGS, [("use", "a")])

@@ -13,7 +13,7 @@ event, and RegistryError when only the registry could tell.
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import schemas
 from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer, read_record
@@ -36,19 +36,16 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.d
 _MODEL, _REFERENCE, _CANARY = "stream.taggen.Model", "stream.taggen.AdapterReference", "stream.taggen.Canary"
 
 
-class Unreadable(bytes):
-    """The empty value of a record that stands for a batch which cannot be unpacked (streamer.unpack): what its dead
-    letter says."""
+class NotUnpacked(bytes):
+    """The empty value of a record that stands for a batch which cannot be unpacked (streamer.unpack), and why."""
 
-    reason: str
-    field: str
-    problem: str
+    error: DecodeError
 
     @classmethod
-    def of(cls, reason: str, field: str, problem: str) -> "Unreadable":
-        """With these words."""
+    def because(cls, error: DecodeError) -> Self:
+        """For this reason."""
         value = cls()
-        value.reason, value.field, value.problem = reason, field, problem
+        value.error = error
         return value
 
 
@@ -177,8 +174,8 @@ class Codec:
         value = record.value
         if value is None:
             raise DecodeError("null_value", "a key alone names no product")
-        if isinstance(value, Unreadable):
-            raise DecodeError(value.reason, value.problem, value.field)
+        if isinstance(value, NotUnpacked):
+            raise value.error
         if self._mapping is not None and not self._ours(value):
             return self._mapping.listing(self.decode_event(value), record.timestamp)
         content = self._read(schemas.LISTING, value) if _is_avro(value) else _json_object(value)

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from streamer.codec import Codec, Coordinates, DeadLetter, Record
-from streamer.connection import Lookup, partitions, translated
+from streamer.connection import Lookup, partitions, start, translated
 from streamer.errors import BrokerError, DecodeError, InputError
 from streamer.publish import MAX_IN_FLIGHT, MAX_REQUEST_BYTES, Publisher
 from streamer.retry import next_attempt, origin
@@ -219,7 +219,7 @@ async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> N
     admin = AIOKafkaAdminClient(**settings.client_options())
     try:
         with translated(settings):
-            await admin.start()
+            await start(admin)
         await admin.delete_records({one: RecordsToDelete(before_offset=at) for one, at in before.items()})
     except (KafkaError, TimeoutError) as error:
         raise BrokerError(f"{settings.kafka_bootstrap}: deletes no records: {type(error).__name__}") from error

@@ -10,6 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnrecognizedBrokerVersion
 
 from streamer import access
+from streamer.connection import start
 from streamer.errors import BrokerError, BrokerUnavailable, OffsetLost
 from streamer.settings import Settings
 
@@ -47,7 +48,7 @@ async def _attempt(settings: Settings) -> int:
     await access.check(settings.client_options())
     admin = AIOKafkaAdminClient(**settings.client_options())
     try:
-        await admin.start()
+        await start(admin)
         sources = await _check_topics(admin, settings)
         max_bytes = await _max_message_bytes(admin, settings)
         await _check_offsets(sources, settings)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -194,12 +194,11 @@ class Replay:
             tagged: asyncio.Queue[tuple[_Chunk, list[Outcome]] | None] = asyncio.Queue(1)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    delivered = asyncio.Event()
-                    tasks.create_task(self._let_live_go_first(delivered))
+                    watching = tasks.create_task(self._let_live_go_first())
                     tasks.create_task(self._read(plan, scanner, read))
                     tasks.create_task(self._tag(stages, read, tagged))
-                    delivering = tasks.create_task(self._deliver(plan, scanner, delivery, stages, tagged))
-                    delivering.add_done_callback(lambda _: delivered.set())
+                    await self._deliver(plan, scanner, delivery, stages, tagged)
+                    watching.cancel()
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
 
@@ -260,11 +259,11 @@ class Replay:
         await planning.write(scanner, plan, {one: self._done[one] for one in plan.left})
         self._saved(plan, self._tally)
 
-    async def _let_live_go_first(self, delivered: asyncio.Event) -> None:
+    async def _let_live_go_first(self) -> None:
         """Pause while the live group is more than `max_lag` records behind, until it is only half as far."""
         inputs = await partitions(self._live, self._live.input_topics)
         async with Scanner(self._live, self._live.group_id) as scanner:
-            while not delivered.is_set():
+            while True:
                 committed = await scanner.committed(inputs)
                 ends = await scanner.ends(inputs)
                 lag = sum(max(0, ends[one] - at) for one, at in committed.items() if at is not None)
@@ -272,5 +271,4 @@ class Replay:
                     self._go.clear()
                 elif lag <= self._options.max_lag // 2:
                     self._go.set()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(delivered.wait(), LAG_S)
+                await asyncio.sleep(LAG_S)

@@ -11,6 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 
 from streamer import access
+from streamer.connection import start
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
@@ -148,7 +149,7 @@ async def _connect(client: Mapping[str, Any], deadline: float) -> AIOKafkaAdminC
     while True:
         admin = AIOKafkaAdminClient(**client)
         try:
-            await admin.start()
+            await start(admin)
         except KafkaConnectionError as error:
             await admin.close()
             if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """Unpacking compressed batches, no further than a bound: aiokafka unpacks whatever a batch inflates to.
 
 A kilobyte can become a gigabyte. A batch that would become more than `MOST_BYTES`, or cannot be unpacked, comes out as
-one record in the place of its first, with an `Unreadable` value: a dead letter that names the offsets. `install` puts
+one record in the place of its first, with an `NotUnpacked` value: a dead letter that names the offsets. `install` puts
 this into aiokafka, which has no place for it; a test holds it to what it replaces.
 """
 
@@ -16,7 +16,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from streamer.codec import Unreadable
+from streamer.codec import NotUnpacked
+from streamer.errors import DecodeError
 
 MOST_BYTES = 64 * 1024 * 1024
 USUAL_RATIO = 8  # what is tried first: text in JSON or Avro rarely packs better
@@ -69,7 +70,7 @@ class _Placeholder(NamedTuple):
 
     offset: int
     timestamp: int
-    value: Unreadable
+    value: NotUnpacked
     timestamp_type: int = 0
     key: None = None
     headers: tuple[()] = ()
@@ -118,8 +119,8 @@ def _placeholder(batch: Any, error: Exception) -> _Placeholder:
     last = batch.next_offset - 1
     first = getattr(batch, "base_offset", last)  # batches of before Kafka 0.11 know their last one only
     reason = "too_large" if isinstance(error, TooLarge) else "undecodable"
-    value = Unreadable.of(reason, f"batch of the offsets {first} to {last}", str(error))
-    return _Placeholder(first, getattr(batch, "max_timestamp", 0), value)
+    problem = DecodeError(reason, str(error), f"batch of the offsets {first} to {last}")
+    return _Placeholder(first, getattr(batch, "max_timestamp", 0), NotUnpacked.because(problem))
 
 
 def install() -> None:

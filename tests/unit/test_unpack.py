@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer import unpack
-from streamer.codec import Unreadable
+from streamer.codec import NotUnpacked
 
 unpack.install()
 
@@ -87,11 +87,11 @@ def test_a_batch_too_large_comes_out_as_one_record(way: str, monkeypatch: pytest
     assert [one.value for one in (before_first, before, behind)] == [b"a", b"b", b"e"]
     assert [one.offset for one in (before_first, before, place, behind)] == [10, 11, 12, 15]
     assert (before.key, before.headers, before.timestamp) == (b"key", (("header", b"h"),), 1_001)
-    assert isinstance(place.value, Unreadable)
+    assert isinstance(place.value, NotUnpacked)
     assert (place.key, place.headers, place.timestamp) == (None, (), 1_002)
-    assert place.value.reason == "too_large"
-    assert place.value.field == "batch of the offsets 12 to 14"
-    assert place.value.problem == "more than 1000000 bytes unpacked"
+    assert place.value.error.reason == "too_large"
+    assert place.value.error.field == "batch of the offsets 12 to 14"
+    assert str(place.value.error).endswith("more than 1000000 bytes unpacked")
     assert records.next_fetch_offset == 16
 
 

@@ -51,6 +51,7 @@ from taggen.subset import cut
 from taggen.tagger import default_adapter
 
 LOAD = 0.8  # of the capacity
+SWAP_EVERY_S = 3.0  # a swap is not to wait for the one before
 TAGS = ("brand", "product_type", "color", "material", "size", "audience", "function")
 PATIENCE_S = 300.0
 CODEC = Codec()
@@ -234,20 +235,20 @@ async def measure_worker(folder: Path, merchants: int, seconds: float, swaps: in
 async def measure_swaps(
     scene: Scene, versions: Versions, traffic: Traffic, rate: float, swaps: int
 ) -> dict[str, dict[str, float]]:
-    """New versions for the first merchant, one a second, under load."""
+    """New versions for the first merchant, one after the other, under load."""
     merchant = "merchant-0"
     made = [versions.make(merchant) for _ in range(swaps)]
     written: dict[int, int] = {}  # revision → timestamp of its record
 
     async def swap() -> None:
         for reference in made:
-            await asyncio.sleep(1)
+            await asyncio.sleep(SWAP_EVERY_S)
             at = await scene.assign([(merchant, reference)], versions.base)
             written[scene.revisions[merchant]] = at
 
     before = len(scene.logged("adapter_verified"))
     swapping = asyncio.create_task(swap())
-    seen = await scene.run([next(traffic) for _ in range(round(rate * (swaps + 3)))], rate)
+    seen = await scene.run([next(traffic) for _ in range(round(rate * (SWAP_EVERY_S * swaps + 3)))], rate)
     await swapping
     first: dict[int, int] = {}
     for one in seen:
@@ -380,7 +381,7 @@ def print_tables(result: dict[str, Any]) -> None:
 def main(
     merchants: Annotated[int, typer.Option(min=2, help="Each with an adapter of its own.")] = 1_000,
     seconds: Annotated[float, typer.Option(min=1, help="Under load from /readyz on.")] = 60,
-    swaps: Annotated[int, typer.Option(min=1, help="One a second.")] = 20,
+    swaps: Annotated[int, typer.Option(min=1, help="One every three seconds.")] = 20,
     records: Annotated[int, typer.Option(min=1, help="On the control topic.")] = 1_000_000,
     quick: Annotated[bool, typer.Option("--quick", help="20 merchants, 3 seconds: does it run?")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,

@@ -9,6 +9,7 @@ Reading and checking run in threads of their own; the model's thread only tries 
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
@@ -52,8 +53,8 @@ class AdapterTagger(Tagger, Protocol):
     def check(self, adapter: Adapter) -> None:
         """Raises AdapterError when it does not fit the base."""
 
-    def smoke(self, adapter: Adapter) -> None:
-        """Tags a fixed listing, on the model's thread; raises AdapterError."""
+    def smoke(self, adapter: Adapter, run: Callable[[Callable[[], object]], object]) -> None:
+        """Tags a fixed listing, the model call by `run`; raises AdapterError."""
 
 
 class State(Enum):
@@ -106,11 +107,11 @@ class _Engine:
         self._submit = model_thread.submit_urgent if urgent else model_thread.submit
 
     def smoke(self, adapter: Adapter) -> None:
-        self._submit(self._timed, adapter).result()
+        self._tagger.smoke(adapter, lambda call: self._submit(self._timed, call).result())
 
-    def _timed(self, adapter: Adapter) -> None:
+    def _timed(self, call: Callable[[], object]) -> None:
         started = time.perf_counter()
-        self._tagger.smoke(adapter)
+        call()
         failpoints.reach("copied")
         self.model_s = time.perf_counter() - started
 

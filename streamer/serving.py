@@ -119,4 +119,4 @@ class Serving:
 
     def smoke(self, adapter: Adapter) -> None:
         """As admission asks for it, on the model's thread."""
-        self._model_thread.submit(self._tagger.smoke, adapter).result()
+        self._tagger.smoke(adapter, lambda call: self._model_thread.submit(call).result())

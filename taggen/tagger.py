@@ -5,7 +5,7 @@ import json
 import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -83,8 +83,7 @@ class Tagger:
     """A quantised encoder that tags each listing by its own adapter. Takes over `base`: its layers are replaced.
 
     An adapter is served from a slot: `acquire` one for each listing of a batch, `tag`, and `release` each when `tag`
-    has come back. `prepare`, `acquire`, `release`, `model_of` and `check` may be called from any thread; `tag`, `read`
-    and `smoke` are model calls and belong to one thread.
+    has come back. `tag` and `read` are model calls and belong to one thread; the others may be called from any.
     """
 
     model: Model  # of the default adapter
@@ -182,14 +181,15 @@ class Tagger:
         if not (torch.isfinite(image.update).all() and torch.isfinite(image.head[0]).all()):
             raise AdapterError(f"adapter {card.name}: not finite in {self.model.compute_dtype}", "values")
 
-    def smoke(self, adapter: Adapter) -> None:
-        """Tag a listing of ours by the adapter; raises AdapterError (smoke) for scores that are not finite, DeviceError
-        when there is no room for it now."""
+    def smoke(self, adapter: Adapter, run: Callable[[Callable[[], object]], object] = lambda call: call()) -> None:
+        """Tag a listing of ours by the adapter; `run` calls the model, in the thread that it belongs to. Raises
+        AdapterError (smoke) for scores that are not finite, DeviceError when there is no room for it now."""
         slot = self.acquire(adapter)
         if slot is None:
             raise DeviceError("no room in adapter_memory now")
         try:
-            self.tag(self.prepare([SMOKE]), [slot])
+            prepared = self.prepare([SMOKE])
+            run(lambda: self.read(prepared, [slot]))
         except NonFiniteScores:
             raise AdapterError(f"adapter {adapter.card.name}: scores that are not finite", "smoke") from None
         finally:

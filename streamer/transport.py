@@ -89,13 +89,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
             await super().on_thread_stop()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to the group's offsets; raises OffsetLost where the broker no longer has the committed record."""
+        """Seek to the group's offsets; raises OffsetLost where the broker no longer has the committed record.
+
+        aiokafka seeks nowhere where nothing is committed, or 0: what was fetched there and dropped while partitions
+        moved would never be read again.
+        """
         committed: Mapping[TP, int] = await super().seek_to_committed()
-        known = [partition for partition, offset in committed.items() if offset is not None]
-        beginnings = await self.earliest_offsets(*known) if known else {}
-        for partition in known:
-            if committed[partition] < beginnings[partition]:
-                raise OffsetLost(partition.topic, partition.partition, committed[partition], beginnings[partition])
+        beginnings = await self.earliest_offsets(*committed) if committed else {}
+        for partition, offset in committed.items():
+            if offset is not None and offset < beginnings[partition]:
+                raise OffsetLost(partition.topic, partition.partition, offset, beginnings[partition])
+        await self.seek_wait({one: beginnings[one] for one, offset in committed.items() if not offset})
         return committed
 
 

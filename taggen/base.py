@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from taggen import embedded
+from taggen import embedded, int8
 from taggen.errors import BaseModelError
 from taggen.windows import PADDING_MULTIPLE, WINDOW_TOKENS, Special
 
@@ -151,6 +151,7 @@ def place(encoder: PreTrainedModel, quantization: Quantization, dtype: torch.dty
     if quantization == "int8":
         import bitsandbytes  # noqa: PLC0415  seconds to import, and not there on every machine that trains
 
+        int8.install()
         for name, linear in linear_layers(encoder):
             layer = bitsandbytes.nn.Linear8bitLt(
                 linear.in_features,

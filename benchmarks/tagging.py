@@ -304,7 +304,7 @@ EXPLAINED = {
     "text": "mark-up, entities, NFKC, blanks",
     "tokenise": "the tokenizer, in Rust",
     "windows": "offsets, fields, windows",
-    "rows": "tensors of ids and masks",
+    "rows": "tensors of ids and masks, the chain",
     "model": "encoder, adapter, head: not outside",
     "read": "scores to the best tag of each token",
     "post-process": "spans to tags",

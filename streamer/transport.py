@@ -62,14 +62,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # fa
         """When the last fetch of each partition was answered (ms), None for never: of those that have a leader, are not
         paused, and have nothing left that waits to be handed over. From any thread."""
         consumer = self._consumer
-        if consumer is None:
+        subscription = consumer._subscription.subscription if consumer is not None else None
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
             return {}
         leader_of, waiting = consumer._client.cluster.leader_for_partition, consumer._fetcher._records
-        wanted = consumer.assignment() - consumer.paused()
+        # of this one assignment: its own thread may be putting another in its place
+        states = {partition: assignment.state_value(partition) for partition in assignment.tps}
         return {
-            partition: consumer.last_poll_timestamp(partition)
-            for partition in wanted
-            if partition not in waiting and leader_of(partition) not in (None, -1)
+            partition: state.timestamp
+            for partition, state in states.items()
+            if not state.paused and partition not in waiting and leader_of(partition) not in (None, -1)
         }
 
     def check_group(self) -> None:

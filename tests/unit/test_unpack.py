@@ -91,7 +91,7 @@ def test_a_batch_too_large_comes_out_as_one_record(way: str, monkeypatch: pytest
     assert (place.key, place.headers, place.timestamp) == (None, (), 1_002)
     assert place.value.error.reason == "too_large"
     assert place.value.error.field == "batch of the offsets 12 to 14"
-    assert str(place.value.error).endswith("more than 1000000 bytes unpacked")
+    assert str(place.value.error) == "too_large: batch of the offsets 12 to 14: more than 1000000 bytes unpacked"
     assert records.next_fetch_offset == 16
 
 

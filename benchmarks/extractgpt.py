@@ -1,8 +1,8 @@
 """How an adapter does on OA-Mine or AE-110K, scored as in the ExtractGPT paper (Brinkmann et al. 2023).
 
 Both are JSON lines of {"input": title, "category": ..., "target_scores": {attribute: {value: 1}}}. An adapter trained
-on the data's own attribute names says one value for each attribute: the wording of its most confident tag in the title.
-A value counts if it is the marked one to the letter.
+on the data's own attribute names says one value for each attribute: the wording of its most confident tag in the title,
+or what the adapter's rules.json has for that wording. A value counts if it is the marked one to the letter.
 
 published   micro F1 over the attributes that the listing's labels list: the paper's figure
 strict      over all attributes of the listing's category: an invented value costs precision too
@@ -24,6 +24,7 @@ import typer
 from report import show
 
 from taggen import corpus, evaluate, tagger
+from taggen.adapter import RULES
 from taggen.base import Quantization
 
 SAMPLES = 1_000  # of a bootstrap
@@ -48,13 +49,21 @@ def read(path: Path) -> list[dict[str, Any]]:
 def predict(adapter: Path, test: Path, base_model: str, quantization: Quantization) -> list[dict[str, str]]:
     """One value for each attribute that the adapter finds, for each listing."""
     labelled, _ = corpus.read_any(test)
+    rules = adapter / RULES
+    forms = {
+        (name, wording): form
+        for name, rule in (json.loads(rules.read_bytes()) if rules.exists() else {}).items()
+        for form, wordings in rule["synonyms"].items()
+        for wording in wordings
+    }
     taggings = evaluate.tag_all(tagger.load(base_model, adapter, quantization), labelled)
     predictions = []
     for item, tagging in zip(labelled, taggings, strict=True):
         values: dict[str, str] = {}
         for tag in sorted(tagging.tags, key=lambda tag: tag.confidence):  # the most confident one last
             for place in tag.evidence[:1]:
-                values[tag.name] = item.text(place.field)[place.start : place.end]
+                wording = item.text(place.field)[place.start : place.end]
+                values[tag.name] = forms.get((tag.name, wording), wording)
         predictions.append(values)
     return predictions
 

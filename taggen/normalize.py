@@ -54,7 +54,7 @@ def _key(text: str) -> str:
     return text.replace("'", "").replace("-", " ")
 
 
-def _tag_key(tag: str) -> str:
+def tag_key(tag: str) -> str:
     """The name of a tag's rule: Model name has that of model_name."""
     return tag.casefold().replace(" ", "_")
 
@@ -137,14 +137,14 @@ class Rules:
 
     def normalize(self, tag: str, value: str) -> str:
         """The normalised form of a value of clean text, such as `navy` for 藏青色."""
-        rule = self._rules.get(_tag_key(tag))
+        rule = self._rules.get(tag_key(tag))
         if rule is None or len(value) > MAX_WORDS:
             return fold(value)
         return rule.apply(fold(_STORAGE.sub(r"\1GB", value) if _STORAGE.fullmatch(value) else value))
 
     def claims(self, tag: str) -> Claims:
         """How the tag's values are looked through for claims."""
-        rule = self._rules.get(_tag_key(tag))
+        rule = self._rules.get(tag_key(tag))
         return "anywhere" if rule is None else rule.claims
 
 
@@ -197,7 +197,7 @@ def _parse(data: bytes) -> dict[str, dict[str, Any]]:
         for part, value in rule.items():
             if not _fits(part, value):
                 raise AdapterError(f"rules.json: {tag}: {part} is none of ours or has the wrong form", "rules")
-    return {_tag_key(tag): rule for tag, rule in content.items()}
+    return {tag_key(tag): rule for tag, rule in content.items()}
 
 
 def _fits(part: str, value: object) -> bool:

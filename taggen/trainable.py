@@ -1,7 +1,6 @@
 """The model in training: PEFT's LoRA around the encoder, and the head; made afresh or from an adapter, saved as one."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,9 +102,8 @@ def load(model: nn.Module, init: Adapter, tags: Sequence[str], labels: Sequence[
                 raise AdapterError(f"adapter {init.card.name}: {name} is not the model's") from None
 
 
-def save(model: nn.Module, card: Card, folder: Path, origin: Path | None = None) -> None:
-    """Write the trained adapter into a folder: PEFT's two files, in bfloat16, and the card; with them the rules of
-    `origin`, the adapter that it goes on from."""
+def save(model: nn.Module, card: Card, folder: Path, rules: bytes | None = None) -> None:
+    """Write the trained adapter into a folder: PEFT's two files, in bfloat16, the card, and `rules`, if any."""
     with tempfile.TemporaryDirectory() as draft:
         model.save_pretrained(draft, save_embedding_layers=False)  # type: ignore[operator]
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +117,6 @@ def save(model: nn.Module, card: Card, folder: Path, origin: Path | None = None)
         halved = save_tensors({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()})
         (folder / adapter.TENSORS).write_bytes(halved)  # save_file() would hide it from everybody but its owner
         (folder / adapter.TENSORS).chmod(0o644)  # safetensors makes files that nobody else may read
-    if origin is not None and (origin / adapter.RULES).exists():
-        shutil.copyfile(origin / adapter.RULES, folder / adapter.RULES)
+    if rules is not None:
+        (folder / adapter.RULES).write_bytes(rules)
     card.write(folder)

@@ -19,7 +19,7 @@ from taggen.errors import TrainingError
 if TYPE_CHECKING:
     from taggen.adapter import LabelType, TagType
     from taggen.calibrate import Calibration
-    from taggen.corpus import Labelled
+    from taggen.corpus import Labelled, Report
     from taggen.scorecard import Scorecard
     from taggen.training import Epoch, Step
 
@@ -133,7 +133,7 @@ def train(
             "init": f"{before.card.name} {before.card.version} {before.digest}" if before is not None else None,
         }
         card = adapters.Card(name, version, merchant, base.name, base.fingerprint, tags, labels=labels, training=record)
-        trainable.save(trained.model, card, out, origin)
+        trainable.save(trained.model, card, out, _rules(report, origin))
         if scored := dev if data else corpus.held_out():
             scores, _ = scorecard.run(tagger.load(base_model, out), scored)
             replace(card, scores=scores.summary()).write(out)
@@ -167,6 +167,20 @@ def _epochs(bar: Progress) -> Callable[["Step | Epoch"], None]:
             bar.console.print(f"epoch {report.epoch}: loss {report.loss:.4f}{f1}")
 
     return show
+
+
+def _rules(report: "Report", origin: Path | None) -> bytes | None:
+    """The adapter's rules.json: that of the one it goes on from, and what the data calls its words."""
+    from taggen import wordings  # noqa: PLC0415  as in `train`
+    from taggen.adapter import RULES  # noqa: PLC0415
+    from taggen.normalize import Rules  # noqa: PLC0415
+
+    additions = (origin / RULES).read_bytes() if origin is not None and (origin / RULES).exists() else None
+    learnt = wordings.learn(report, Rules(additions))
+    for tag, values in learnt.items():
+        said = "; ".join(f"{', '.join(its)} = {value}" for value, its in values.items())
+        errors.print(f"rules.json: {tag}: {said}", soft_wrap=True, markup=False)
+    return wordings.add(learnt, additions)
 
 
 def _print_calibration(calibration: "Calibration", listings: int) -> None:

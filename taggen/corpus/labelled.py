@@ -49,20 +49,23 @@ Doubt = Literal["several places", "other case", "inside a longer word", "missing
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A value without a place of its own: marked where `doubt` says that it is found after all, first place first, and
-    left out when it is missing. `where` is file:line."""
+    left out when it is missing. `where` is file:line, `wording` what is marked."""
 
     where: str
     doubt: Doubt
     tag: str
     value: str
+    wording: str
 
 
 @dataclass
 class Report:
-    """What was read: listings, marks by tag, values that the data say a listing lacks, and what was in doubt."""
+    """What was read: listings, marks by tag, and by tag and wording, values that the data say a listing lacks, and what
+    was in doubt."""
 
     listings: int = 0
     marks: Counter[str] = field(default_factory=Counter)
+    wordings: Counter[tuple[str, str]] = field(default_factory=Counter)
     absent: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -70,6 +73,7 @@ class Report:
         """Take a listing in."""
         self.listings += 1
         self.marks.update(span.tag for span in item.spans)
+        self.wordings.update((span.tag, item.text(span.field)[span.start : span.end]) for span in item.spans)
 
     @property
     def doubts(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Values without places: {"input": title, "target_scores": {attribute: {value: 1}}}, the form of OA-Mine and AE-110k.
 
 A value is looked for in each field: first as whole words, then in other case, then where a longer word begins with it
-(`Letter` in `Letters`). Longer values choose first, and none takes a place within another. Of several places in a field
-the first is marked. Whatever is not one exact place is reported.
+(`Letter` in `Letters`): then the whole word is marked, as tags are served. Longer values choose first, and none takes a
+place within another. Of several places in a field the first is marked. Whatever is not one exact place is reported.
 """
 
 import re
@@ -44,11 +44,13 @@ def locate(values: Iterable[tuple[str, str]], texts: Mapping[str, str], where: s
             continue
         found = {field: _locate(value, text, spans[field]) for field, text in texts.items()}
         doubt = min((its for its, _ in found.values()), key=_DOUBTS.index)
-        if doubt is not None:
-            report.findings.append(Finding(where, doubt, tag, value))
+        wording = value
         for field, (its, places) in found.items():
             if places and (its != _INSIDE or doubt == _INSIDE):
                 spans[field].append(Span(field, *places[0], tag))
+                wording = texts[field][slice(*places[0])]
+        if doubt is not None:
+            report.findings.append(Finding(where, doubt, tag, value, wording))
     return tuple(span for its in spans.values() for span in sorted(its, key=lambda span: span.start))
 
 
@@ -75,4 +77,5 @@ def _patterns(value: str) -> Iterator[tuple[Doubt | None, re.Pattern[str]]]:
     yield None, re.compile(words + end)
     yield "other case", re.compile(words + end, re.IGNORECASE)
     if len(value) >= _SHORTEST_BEGINNING:
-        yield _INSIDE, re.compile(words)
+        rest = "[A-Za-z]*" if re.match("[A-Za-z]", value[-1]) else ""  # Latin words are served whole (postprocess.py)
+        yield _INSIDE, re.compile(words + rest)

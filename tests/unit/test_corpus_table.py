@@ -66,7 +66,7 @@ def test_values_without_one_exact_place_are_reported(tmp_path: Path) -> None:
     assert marked(item) == {
         ("title", "red", "color"),
         ("description", "WOOL", "material"),
-        ("description", "Leather", "material"),
+        ("description", "Leathery", "material"),
     }
 
 

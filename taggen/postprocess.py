@@ -13,11 +13,12 @@ from taggen.tag import Evidence, Tag, Tagging
 from taggen.text import Field
 from taggen.windows import Prepared
 
-RULES = 5  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 6  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
-_INCHES = "\"'”’"  # and feet: directly behind a digit they are part of the value (27"), as is a plus (S10+, 6+)
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("【", "】"), ("《", "》"), ("「", "」"))
+_SIGNED = re.compile(r"""\d["'”’]$|\b(?:[A-Za-z]\.){2,}$""")  # 27", 6', U.S.A.
 
 _WORD = re.compile(r"[\w@.+-]+", re.ASCII)
 _WORD_CHARS = 64  # of a word that are looked at on either side
@@ -93,22 +94,40 @@ def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:
     tokenizer cuts rare words (LE|AK), and the head may take only a piece."""
     field = prepared.fields[prepared.sources[span.first]]
     start, end = prepared.starts[span.first], prepared.ends[span.last - 1]
-    words = field.clean.text[start:end]
-    inner = words.rstrip(_EDGES)
-    if not inner:
-        return None
-    behind = words[len(inner) : len(inner) + 1]
-    if behind and ((behind in _INCHES and inner[-1].isdigit()) or behind == "+"):
-        inner += behind
-    start += len(words) - len(words.lstrip(_EDGES))
-    end -= len(words) - len(inner)
     text = field.clean.text
+    start, end = _edges(text, start, end)
+    if start == end:
+        return None
     first, last = max(start - _WORD_CHARS, 0), min(end + _WORD_CHARS, len(text))
     while start > first and _letters(text[start - 1 : start + 1]):
         start -= 1
     while end < last and _letters(text[end - 1 : end + 1]):
         end += 1
     return field, start, end
+
+
+def _edges(text: str, start: int, end: int) -> tuple[int, int]:
+    """A place without the punctuation at its edges that is no part of the value: `(New!)` is New.
+
+    What is: inches, pluses (6+, PA++), the dot of U.S.A., and a bracket whose other half stands within: B1 (Thiamine).
+    """
+    words = text[start:end]
+    last = start + len(words.rstrip(_EDGES))
+    first = end - len(words.lstrip(_EDGES))
+    if first >= last:
+        return start, start
+    behind = text[last:end]
+    if behind.startswith("+"):
+        last += len(behind) - len(behind.lstrip("+"))
+    elif _SIGNED.search(text, first, last + len(behind[:1])):
+        last += 1
+    for opening, closing in _BRACKETS:
+        more = text.count(opening, first, last) - text.count(closing, first, last)
+        if more > 0 and text.startswith(closing, last):
+            last += 1
+        elif more < 0 and text.endswith(opening, 0, first):
+            first -= 1
+    return first, last
 
 
 def _letters(two: str) -> bool:

@@ -108,13 +108,41 @@ def test_a_piece_of_a_latin_word_is_widened_to_the_word() -> None:
 
 @pytest.mark.parametrize(
     ("title", "value"),
-    [('27" ,', '27"'), ("6'.", "6'"), ("6+ (", "6+"), ("'S10+'", "S10+"), ("'red'", "red"), ('"', None)],
+    [
+        ('27" ,', '27"'),
+        ("6'.", "6'"),
+        ("6+ (", "6+"),
+        ("'S10+'", "S10+"),
+        ("PA++++,", "PA++++"),
+        ("U.S.A.", "U.S.A."),
+        ("Co.", "Co"),
+        ("'red'", "red"),
+        ('"', None),
+    ],
 )
-def test_inches_and_a_plus_are_part_of_a_value(title: str, value: str | None) -> None:
-    """Directly behind it; a quotation's end is not."""
+def test_inches_pluses_and_dots_of_abbreviations_are_part_of_a_value(title: str, value: str | None) -> None:
+    """Directly behind it; a quotation's or a sentence's end is not."""
     prepared = prepare(Listing("m", "p", 1, title))
     tags = tagging(prepared, Span(1, 0, len(prepared.ids), 0.9)).tags
     assert [tag.value for tag in tags] == ([value] if value else [])
+
+
+@pytest.mark.parametrize(
+    ("title", "tokens", "value"),
+    [
+        ("(red)", 3, "red"),
+        ("red (water shoe)", 5, "red (water shoe)"),
+        ("red (water shoe)", 4, "red (water shoe)"),
+        ("[red] shoe]", 4, "[red] shoe"),
+        ("red shoe)", 3, "red shoe"),
+        ("(red shoe", 3, "red shoe"),
+    ],
+)
+def test_a_bracket_belongs_to_a_value_that_holds_its_other_half(title: str, tokens: int, value: str) -> None:
+    """Also where the head left the bracket out; brackets around the value are none of it."""
+    prepared = prepare(Listing("m", "p", 1, title))
+    (tag,) = tagging(prepared, Span(1, 0, tokens, 0.9)).tags
+    assert tag.value == value
 
 
 def test_mentions_of_one_value_in_other_words_are_one_tag() -> None:

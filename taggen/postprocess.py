@@ -109,7 +109,7 @@ def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:
 def _edges(text: str, start: int, end: int) -> tuple[int, int]:
     """A place without the punctuation at its edges that is no part of the value: `(New!)` is New.
 
-    What is: inches, pluses (6+, PA++), the dot of U.S.A., and a bracket whose other half stands within: B1 (Thiamine).
+    What is: the dot of .5 oz and of U.S.A., inches, pluses (6+, PA++), a bracket whose other half is within: B1 (New).
     """
     words = text[start:end]
     last = start + len(words.rstrip(_EDGES))
@@ -121,6 +121,8 @@ def _edges(text: str, start: int, end: int) -> tuple[int, int]:
         last += len(behind) - len(behind.lstrip("+"))
     elif _SIGNED.search(text, first, last + len(behind[:1])):
         last += 1
+    if text[first].isdigit() and text.endswith(".", start, first):
+        first -= 1
     for opening, closing in _BRACKETS:
         more = text.count(opening, first, last) - text.count(closing, first, last)
         if more > 0 and text.startswith(closing, last):

@@ -115,12 +115,15 @@ def test_a_piece_of_a_latin_word_is_widened_to_the_word() -> None:
         ("'S10+'", "S10+"),
         ("PA++++,", "PA++++"),
         ("U.S.A.", "U.S.A."),
+        (".5.", ".5"),
         ("Co.", "Co"),
         ("'red'", "red"),
         ('"', None),
     ],
 )
-def test_inches_pluses_and_dots_of_abbreviations_are_part_of_a_value(title: str, value: str | None) -> None:
+def test_inches_pluses_and_dots_of_abbreviations_and_fractions_are_part_of_a_value(
+    title: str, value: str | None
+) -> None:
     """Directly behind it; a quotation's or a sentence's end is not."""
     prepared = prepare(Listing("m", "p", 1, title))
     tags = tagging(prepared, Span(1, 0, len(prepared.ids), 0.9)).tags

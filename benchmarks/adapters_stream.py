@@ -35,11 +35,12 @@ from report import Neighbours, describe, machine, print_json, show
 
 from streamer import topics
 from streamer.broker import EmbeddedBroker, free_port
-from streamer.codec import Codec, route_key
+from streamer.codec import Codec
 from streamer.connection import Reader
 from streamer.control import Control
 from streamer.demo import WorkerProcess
 from streamer.publish import Pace, Publisher
+from streamer.records import route_key
 from streamer.routing import RouteChange, Routing
 from streamer.settings import Settings
 from taggen import adapter as adapters

@@ -17,8 +17,9 @@ import typer
 from report import Figure, Neighbours, describe, machine, print_json, show
 
 from streamer import worker
-from streamer.codec import Codec, Record, route_key, tag_key
+from streamer.codec import Codec
 from streamer.pipeline import Pipeline
+from streamer.records import Record, route_key, tag_key
 from streamer.routing import RouteChange, Routing
 from streamer.settings import Settings
 from taggen import corpus

@@ -29,10 +29,11 @@ from tagging import micro_batches
 
 from streamer import topics
 from streamer.broker import EmbeddedBroker
-from streamer.codec import Codec, tag_key
+from streamer.codec import Codec
 from streamer.connection import partitions
 from streamer.crew import Crew
 from streamer.plan import Selection
+from streamer.records import tag_key
 from streamer.replay import Options, Replay
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings

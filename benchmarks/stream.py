@@ -22,8 +22,9 @@ from report import Figure, Neighbours, describe, machine, print_json, show
 
 from streamer import topics
 from streamer.broker import EmbeddedBroker, free_port
-from streamer.codec import Codec, Record, tag_key
+from streamer.codec import Codec
 from streamer.pipeline import Pipeline
+from streamer.records import Record, tag_key
 from streamer.settings import Settings
 from taggen import corpus
 from taggen.listing import Listing

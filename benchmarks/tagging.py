@@ -24,8 +24,9 @@ import typer
 from report import Figure, Neighbours, describe, machine, print_json, show
 from torch import Tensor, nn
 
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.pipeline import Pipeline, Tagged
+from streamer.records import Record
 from streamer.settings import Settings
 from taggen import adapter as adapters
 from taggen import corpus, head, postprocess, windows

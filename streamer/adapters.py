@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import structlog
 
 from streamer import failpoints
-from streamer.codec import WorkerState
 from streamer.loading import LOADERS, AdapterTagger, Loader, State, Version
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
 from streamer.pipeline import FALLBACK, Served, now_ms
+from streamer.records import WorkerState
 from streamer.routing import Route, RouteChange, Routing
 from taggen.adapter import Adapter
 from taggen.listing import Listing

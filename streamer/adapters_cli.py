@@ -28,7 +28,7 @@ from streamer.terminal import Bootstrap, load_settings, new_console
 from taggen.errors import AdapterError
 
 if TYPE_CHECKING:
-    from streamer.codec import AdapterStatus
+    from streamer.records import AdapterStatus
     from streamer.rollout import AdapterLog, Entry, Step
     from streamer.settings import Settings
 

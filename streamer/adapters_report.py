@@ -15,8 +15,8 @@ from streamer.terminal import FAILED, new_console
 from taggen.errors import AdapterError
 
 if TYPE_CHECKING:
-    from streamer.codec import AdapterStatus
     from streamer.judge import Judgement
+    from streamer.records import AdapterStatus
     from taggen.reference import Reference
 
 DEFAULT = "default adapter"

@@ -15,31 +15,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from streamer import failpoints
+from streamer import failpoints, finished
 from streamer.acknowledge import Acknowledgements
 from streamer.attempts import Attempts
 from streamer.batch import Former, Intake
-from streamer.codec import Record
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
+from streamer.flow import BATCHES_IN_HAND, Adapters, Batch, Flow, Progress, Row
 from streamer.metrics import Metrics
-from streamer.pipeline import Deleted, Entry, Job, Outcome, Output, Pipeline, Rejected, Served, Stage, condemned, now_ms
+from streamer.pipeline import Job, Outcome, Output, Pipeline, Rejected, Stage, condemned
+from streamer.records import Record
 from streamer.retry import restored
 from streamer.settings import Settings
 from streamer.suspects import Care
 from taggen.errors import DeviceError
-from taggen.listing import Listing
 
 if TYPE_CHECKING:
     from streamer.tracing import Tracing
-
-BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
 
 ASIDE_S = 0.01  # between two looks at rows that wait for an adapter while nothing else is in hand
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 5.0  # the pause doubles from one to the other
@@ -48,96 +45,6 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
-
-
-class Lease(Protocol):
-    """The slots of one batch."""
-
-    def serve(self, listing: Listing, expired: bool) -> Served | None:
-        """What tags a listing, None to let it wait; one that has expired waits for no adapter, only for room."""
-
-    def release(self) -> None:
-        """Give the slots back; called when the device has finished, from any thread."""
-
-
-class Adapters(Protocol):
-    """What the agent needs of `streamer.adapters.Adapters`."""
-
-    async def up_to_date(self) -> None:
-        """Return when the control topic is read to its end as of now."""
-
-    def prefetch(self, listings: Sequence[Listing]) -> None:
-        """Begin to load what serves these listings."""
-
-    def lease(self) -> Lease:
-        """For a batch that is about to be formed."""
-
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called whenever a row that waits may go on."""
-
-
-@dataclass
-class Progress:
-    """How far the agent is; the watchdog and the lag metric read it."""
-
-    in_hand: int = 0
-    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
-    finished: dict[tuple[str, int], int] = field(default_factory=dict)  # partition → last acknowledged offset
-
-
-class Row(NamedTuple):
-    """An event and what became of it so far."""
-
-    event: Any
-    entry: Entry
-    read: float  # seconds since 1970
-
-    @property
-    def tokens(self) -> int:
-        """Padded tokens of its model call."""
-        return self.entry.tokens
-
-    @property
-    def product(self) -> tuple[str, str] | None:
-        """Whose outputs leave in the order of its inputs."""
-        entry = self.entry
-        return None if isinstance(entry, Rejected) else (entry.listing.merchant_id, entry.listing.product_id)
-
-
-class Batch(NamedTuple):
-    """A micro-batch on its way; `tagged` resolves to its outcomes and when the model made them."""
-
-    rows: Sequence[Row]
-    tagged: asyncio.Future[tuple[list[Outcome], Stage]]
-    formed: float  # seconds since 1970
-    queue_s: float
-    prepare_s: float
-
-    @property
-    def tokens(self) -> int:
-        """With padding."""
-        return sum(row.tokens for row in self.rows)
-
-    @property
-    def padding(self) -> int:
-        """Of the tokens."""
-        jobs = [row.entry for row in self.rows if isinstance(row.entry, Job)]
-        return sum(job.tokens - job.prepared.filled for job in jobs)
-
-
-class Flow(NamedTuple):
-    """What the tasks of one stream share."""
-
-    stream: Any
-    batches: asyncio.Queue[Batch]
-    permits: asyncio.Semaphore
-
-    async def emptied(self) -> None:
-        """Return when no batch is in hand; for the task that takes the permits."""
-        for _ in range(BATCHES_IN_HAND):
-            await self.permits.acquire()
-        for _ in range(BATCHES_IN_HAND):
-            self.permits.release()
 
 
 class TaggingAgent:
@@ -329,7 +236,8 @@ class TaggingAgent:
             flow.stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in batch.rows))
             flow.permits.release()
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
-            self._report(batch, outputs, {**stages, "encode": encode.seconds, "deliver": deliver_s})
+            stages |= {"encode": encode.seconds, "deliver": deliver_s}
+            finished.report(batch, outputs, stages, self._metrics, progress.in_hand)
 
     def _record(self, message: Any) -> Record:
         record = _record(message)
@@ -356,66 +264,6 @@ class TaggingAgent:
                 log.warning("retrying", error=type(error).__name__, message=str(error), in_s=pause_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
-
-    def _report(self, batch: Batch, outputs: list[Output], stages: dict[str, float]) -> None:
-        """Count a finished batch and log it, never with text of a listing."""
-        metrics = self._metrics
-        now = now_ms()
-        tags = deleted = rejected = 0
-        since_record, since_event = metrics.latency.labels("record"), metrics.latency.labels("event")
-        topics: dict[str, int] = {}
-        offsets: dict[tuple[str, int], list[int]] = {}  # the first and the last of each partition
-        for output in outputs:
-            outcome = output.outcome
-            record = outcome.record
-            topics[record.topic] = topics.get(record.topic, 0) + 1
-            if not record.attempts:  # a redriven record has the coordinates and the age of its source record
-                offsets.setdefault((record.topic, record.partition), [record.offset, 0])[1] = record.offset
-                since_record.observe(max(0, now - record.timestamp) / 1000)
-            if isinstance(outcome, Rejected):
-                rejected += 1
-                metrics.dead_letters.labels(outcome.reason).inc()
-                log.warning(
-                    "dead_letter",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    reason=outcome.reason,
-                    field=outcome.field,
-                    merchant=outcome.merchant_id,
-                    cause=outcome.cause,
-                )
-                continue
-            if not record.attempts:
-                since_event.observe(max(0, now - outcome.listing.event_time) / 1000)
-            if outcome.stale:
-                metrics.stale.inc()
-            if isinstance(outcome, Deleted):
-                deleted += 1
-            else:
-                tags += 1
-                for flag in outcome.tagging.flags:
-                    metrics.flags.labels(flag).inc()
-        for topic, count in topics.items():
-            metrics.events_in.labels(topic).inc(count)
-        for kind, count in (("tags", tags), ("deletion", deleted), ("dead_letter", rejected)):
-            if count:
-                metrics.events_out.labels(kind).inc(count)
-        metrics.batch_listings.observe(len(outputs))
-        metrics.batch_tokens.observe(batch.tokens)
-        metrics.padding_tokens.inc(batch.padding)
-        metrics.in_hand.set(self.progress.in_hand)
-        for stage, seconds in stages.items():
-            metrics.stage_seconds.labels(stage).observe(seconds)
-        log.info(
-            "batch",
-            tagged=tags,
-            deleted=deleted,
-            dead_letters=rejected,
-            tokens=batch.tokens,
-            offsets={f"{topic}/{partition}": ends for (topic, partition), ends in offsets.items()},
-            **{f"{stage}_ms": round(seconds * 1000, 1) for stage, seconds in stages.items()},
-        )
 
 
 def _record(message: Any) -> Record:

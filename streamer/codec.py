@@ -13,12 +13,13 @@ event, and RegistryError when only the registry could tell.
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any
 
 import schemas
 from streamer.avro import FINGERPRINT_BYTES, SINGLE_OBJECT, Format, Writer, read_record
 from streamer.errors import DecodeError
 from streamer.mapping import EventMapping
+from streamer.records import AdapterStatus, Coordinates, DeadLetter, NotUnpacked, Record, TagEvent
 from streamer.registry import Registry
 from streamer.routing import Canary, RouteChange
 from streamer.settings import Settings, SubjectNaming
@@ -31,99 +32,8 @@ from taggen.tag import Evidence, Model, Tag
 CONFLUENT = b"\x00"  # begins the Confluent frame; the schema id follows
 _FRAME = struct.Struct(">cI")
 _MAX_SCHEMA_ID = 2**31 - 1
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one at each call
 # tell fastavro the branch of a union, which it would search for
 _MODEL, _REFERENCE, _CANARY = "stream.taggen.Model", "stream.taggen.AdapterReference", "stream.taggen.Canary"
-
-
-class NotUnpacked(bytes):
-    """The empty value of a record that stands for a batch which cannot be unpacked (streamer.unpack), and why."""
-
-    error: DecodeError
-
-    @classmethod
-    def because(cls, error: DecodeError) -> Self:
-        """For this reason."""
-        value = cls()
-        value.error = error
-        return value
-
-
-class Record(NamedTuple):
-    """A Kafka record as it was read. `timestamp` in milliseconds since 1970, -1 for none; header values may be null."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-    attempts: int = 0  # how often it was redriven, of a record of the retry topic
-
-
-class Coordinates(NamedTuple):
-    """Where a record stands in Kafka."""
-
-    topic: str
-    partition: int
-    offset: int
-
-
-class TagEvent(NamedTuple):
-    """The tags of one listing event; `tagged_at` in milliseconds since 1970. Held by a test to product-tags.avsc."""
-
-    event_id: str
-    source_event_id: str
-    source: Coordinates
-    merchant_id: str
-    product_id: str
-    listing_version: int
-    deleted: bool
-    tags: tuple[Tag, ...]
-    model: Model | None
-    tagged_at: int
-    flags: tuple[str, ...]
-
-
-class DeadLetter(NamedTuple):
-    """A record that could not become a tag event. Held by a test to product-tags-dlq.avsc."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    reason: str
-    field: str | None
-    merchant_id: str | None
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    truncated: bool
-    value_length: int
-    value_sha256: str | None
-    failed_at: int
-    attempts: int = 0  # how often it had been redriven
-    expression: str | None = None  # the mapping's, for the field at fault
-
-
-WorkerState = Literal["heartbeat", "verified", "refused", "retrying", "in_use"]
-
-
-class AdapterStatus(NamedTuple):
-    """What a worker says of itself (a heartbeat), or of the version that a record of the control topic named;
-    `reported_at` in milliseconds since 1970. Held by a test to merchant-adapter-status.avsc."""
-
-    worker: str
-    base_fingerprint: str
-    state: WorkerState
-    control_offset: int
-    merchant_id: str | None
-    revision: int | None
-    adapter: Reference | None
-    reason: str | None
-    detail: str | None
-    reported_at: int
 
 
 class Codec:
@@ -349,16 +259,6 @@ class Codec:
 
 def _is_avro(value: bytes) -> bool:
     return value[:1] == CONFLUENT or value[:2] == SINGLE_OBJECT
-
-
-def route_key(merchant_id: str, base_fingerprint: str) -> bytes:
-    """The key of a merchant's control records: UTF-8 JSON array, compact."""
-    return _COMPACT.encode([merchant_id, base_fingerprint]).encode()
-
-
-def tag_key(merchant_id: str, product_id: str) -> bytes:
-    """The key of a product's tag events: UTF-8 JSON array, compact."""
-    return _COMPACT.encode([merchant_id, product_id]).encode()
 
 
 def _tag_record(tag: Tag) -> dict[str, Any]:

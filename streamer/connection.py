@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streamer import access, unpack
-from streamer.codec import Coordinates, Record
 from streamer.errors import BrokerError, BrokerUnavailable
+from streamer.records import Coordinates, Record
 from streamer.settings import Settings
 
 POLL_MS = 500

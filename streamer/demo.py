@@ -21,11 +21,12 @@ from rich.console import Console
 
 from streamer import process, topics
 from streamer.broker import HOST, EmbeddedBroker, free_port
-from streamer.codec import Codec, Coordinates, DeadLetter, tag_key
+from streamer.codec import Codec
 from streamer.connection import Reader
 from streamer.demo_adapter import MERCHANT, NAME, MerchantAdapter
 from streamer.errors import DecodeError, StreamerError
 from streamer.publish import Pace, Publisher, samples
+from streamer.records import Coordinates, DeadLetter, tag_key
 from streamer.settings import PREFIX, Settings
 from streamer.table import TagTable
 from streamer.tail import Sighting, Spotter, Unreadable

@@ -15,10 +15,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from streamer.codec import Codec, Coordinates, DeadLetter, Record
+from streamer.codec import Codec
 from streamer.connection import Lookup, partitions, start, translated
 from streamer.errors import BrokerError, DecodeError, InputError
 from streamer.publish import MAX_IN_FLIGHT, MAX_REQUEST_BYTES, Publisher
+from streamer.records import Coordinates, DeadLetter, Record
 from streamer.retry import next_attempt, origin
 from streamer.scan import Scanner, Span, Spans
 from streamer.settings import KIB, Settings

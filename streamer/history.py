@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from streamer.codec import Coordinates, TagEvent, tag_key
 from streamer.newest import rank
+from streamer.records import Coordinates, TagEvent, tag_key
 from taggen.listing import Listing
 from taggen.tag import Tag
 

@@ -10,9 +10,10 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Self
 
-from streamer.codec import Codec, Coordinates, Record, TagEvent, tag_key
+from streamer.codec import Codec
 from streamer.errors import DecodeError
 from streamer.pipeline import STALE, event_id, source_event_id
+from streamer.records import Coordinates, Record, TagEvent, tag_key
 from streamer.retry import origin
 from streamer.scan import Span
 

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
-from streamer.codec import TagEvent
 from streamer.pipeline import FALLBACK
+from streamer.records import TagEvent
 
 CACHE_KIB = 16 * 1024
 DIGEST_BYTES = 16  # of a SHA-256: enough to tell any two products apart

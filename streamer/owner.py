@@ -28,7 +28,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
-from streamer.codec import Codec, Record, tag_key
+from streamer.codec import Codec
 from streamer.connection import POLL_MS, connect, consumer, record_of, translated
 from streamer.delivery import MAX_BATCH_BYTES, STOP_S
 from streamer.errors import (
@@ -42,6 +42,7 @@ from streamer.errors import (
     StreamerError,
 )
 from streamer.newest import Newest, Rank, product_of, rank
+from streamer.records import Record, tag_key
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent, tag_key
+from streamer.codec import Codec
 from streamer.errors import DecodeError, StreamerError
+from streamer.records import Coordinates, DeadLetter, Record, TagEvent, tag_key
 from streamer.settings import Settings
 from streamer.versions import Versions
 from taggen.errors import DeviceError, NonFiniteScores

@@ -15,9 +15,10 @@ from aiokafka.errors import KafkaError
 from rich import progress
 from rich.console import Console
 
-from streamer.codec import Codec, Coordinates, tag_key
+from streamer.codec import Codec
 from streamer.connection import partitions, translated
 from streamer.errors import DeliveryError, InputError
+from streamer.records import Coordinates, tag_key
 from streamer.settings import MIB, Settings
 from taggen import corpus
 from taggen.errors import InvalidListing

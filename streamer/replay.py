@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from streamer import plan as planning
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.connection import partitions
 from streamer.delivery import Delivery
 from streamer.history import History
@@ -27,6 +27,7 @@ from streamer.pipeline import Outcome, Pipeline, Tagger
 from streamer.plan import Plan, Selection
 from streamer.preflight import preflight
 from streamer.publish import Pace
+from streamer.records import Record
 from streamer.scan import Scanner
 from streamer.settings import Settings
 from streamer.stages import Chooser, Stages

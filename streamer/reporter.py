@@ -13,9 +13,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streamer.codec import AdapterStatus, Codec, WorkerState
+from streamer.codec import Codec
 from streamer.errors import StreamerError
 from streamer.pipeline import now_ms
+from streamer.records import AdapterStatus, WorkerState
 from streamer.settings import Settings
 from taggen.reference import Reference
 

@@ -8,7 +8,7 @@ whether it was redriven, replayed, or read a second time.
 import json
 from typing import NamedTuple
 
-from streamer.codec import Coordinates, DeadLetter, Record
+from streamer.records import Coordinates, DeadLetter, Record
 
 ORIGIN, ATTEMPT = "redriven-from", "redrive-attempt"  # names of headers
 MAX_HEADER_BYTES = 1024

@@ -13,11 +13,12 @@ from typing import NamedTuple, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streamer.codec import AdapterStatus, Codec, route_key
+from streamer.codec import Codec
 from streamer.connection import consumer, partitions, start, translated
 from streamer.control import Control
 from streamer.errors import BrokerError, BrokerUnavailable, DecodeError, DeliveryError
 from streamer.pipeline import now_ms
+from streamer.records import AdapterStatus, route_key
 from streamer.reporter import HEARTBEAT_S
 from streamer.routing import Action, Canary, MerchantRoute, RouteChange, Routing
 from streamer.settings import Settings

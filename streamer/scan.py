@@ -6,9 +6,9 @@ from typing import NamedTuple, Self
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from streamer.codec import Record
 from streamer.connection import POLL_MS, connect, consumer, record_of, translated
 from streamer.errors import BrokerError
+from streamer.records import Record
 from streamer.settings import Settings
 
 POLL_RECORDS = 500

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
-from streamer.codec import Codec, Coordinates, Record
+from streamer.codec import Codec
 from streamer.connection import partitions
 from streamer.errors import DecodeError
 from streamer.history import History
 from streamer.plan import Plan, Selection
+from streamer.records import Coordinates, Record
 from streamer.scan import Scanner, Span, Spans
 from streamer.settings import Settings
 from taggen.listing import Listing

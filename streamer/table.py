@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamer.codec import DeadLetter
+from streamer.records import DeadLetter
 from streamer.tail import Sighting
 from taggen.tag import Tag
 

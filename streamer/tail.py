@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
-from streamer.codec import Codec, Coordinates, Record, TagEvent
+from streamer.codec import Codec
 from streamer.connection import Lookup, Reader
 from streamer.errors import DecodeError
+from streamer.records import Coordinates, Record, TagEvent
 from streamer.settings import Settings
 from taggen.listing import Listing
 from taggen.tag import Evidence, Tag

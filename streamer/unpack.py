@@ -16,8 +16,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from streamer.codec import NotUnpacked
 from streamer.errors import DecodeError
+from streamer.records import NotUnpacked
 
 MOST_BYTES = 64 * 1024 * 1024
 USUAL_RATIO = 8  # what is tried first: text in JSON or Avro rarely packs better

@@ -18,9 +18,10 @@ from aiokafka import TopicPartition
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.connection import partitions
 from streamer.ledger import KINDS, Difference, Finding, Ledger
+from streamer.records import Record
 from streamer.scan import Scanner, Span
 from streamer.settings import Settings
 

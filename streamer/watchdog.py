@@ -8,9 +8,9 @@ from typing import Any, NoReturn, Protocol
 
 import structlog
 
-from streamer.agent import Progress
 from streamer.delivery import Delivery
 from streamer.errors import BrokerUnavailable, NotFetched, Stalled
+from streamer.flow import Progress
 from streamer.settings import Settings
 
 WATCH_S = 1.0

@@ -16,12 +16,13 @@ from faust.types import TP
 from mode import CrashingSupervisor
 
 from streamer import logs
-from streamer.agent import Progress, TaggingAgent
+from streamer.agent import TaggingAgent
 from streamer.attempts import Attempts
 from streamer.codec import Codec
 from streamer.control import Control
 from streamer.delivery import Delivery
 from streamer.errors import SettingsError
+from streamer.flow import Progress
 from streamer.metrics import Metrics
 from streamer.modelthread import ModelThread
 from streamer.pipeline import Pipeline, Tagger

@@ -20,8 +20,9 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["streamer", "taggen"]) if atheris else nullcontext():
-    from streamer.codec import Codec, Record
+    from streamer.codec import Codec
     from streamer.errors import DecodeError
+    from streamer.records import Record
     from taggen.listing import Listing
     from taggen.text import fields
 

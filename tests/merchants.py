@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from safetensors.torch import load_file, save_file
 
 from streamer import topics
-from streamer.codec import AdapterStatus, route_key
+from streamer.records import AdapterStatus, route_key
 from streamer.routing import Action, Canary, RouteChange, Routing
 from taggen import adapter
 from taggen.adapter import CARD, Card

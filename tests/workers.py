@@ -17,8 +17,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streamer import failpoints, topics
 from streamer.broker import BrokerProcess
-from streamer.codec import Codec, DeadLetter, Record, TagEvent
+from streamer.codec import Codec
 from streamer.connection import Reader
+from streamer.records import DeadLetter, Record, TagEvent
 from streamer.settings import Settings
 from tests.forks import Forked
 

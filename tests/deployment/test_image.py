@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamer.broker import EmbeddedBroker, free_port
-from streamer.codec import TagEvent
+from streamer.records import TagEvent
 from tests.deployment import chroot, dockerfile
 from tests.deployment.chroot import Root
 from tests.deployment.test_dockerfile import sent

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from streamer.codec import DeadLetter, TagEvent
+from streamer.records import DeadLetter, TagEvent
 from tests.brokers import SLOW_ON_KAFKA
 from tests.deadly import DEADLY, SLOW
 from tests.faults.test_worker_faults import stopped_with

@@ -10,8 +10,9 @@ import pytest
 
 import schemas
 from streamer.broker import free_port
-from streamer.codec import Codec, DeadLetter, TagEvent
+from streamer.codec import Codec
 from streamer.connection import Reader
+from streamer.records import DeadLetter, TagEvent
 from streamer.registry import Registry
 from streamer.settings import Settings
 from taggen.listing import Listing

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from streamer.codec import DeadLetter, TagEvent
+from streamer.records import DeadLetter, TagEvent
 from tests.brokers import SLOW_ON_KAFKA
 from tests.faulty import DEVICE, SLOW
 from tests.integration.test_worker import avro, titled

@@ -7,9 +7,9 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
 
-from streamer.codec import Coordinates
 from streamer.connection import Lookup, Reader, consumer, start
 from streamer.errors import BrokerUnavailable, TopicMissing
+from streamer.records import Coordinates
 from streamer.settings import Settings
 from tests.conftest import client_options
 

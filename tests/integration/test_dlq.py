@@ -6,9 +6,10 @@ from hashlib import sha256
 
 import pytest
 
-from streamer.codec import Codec, Coordinates, DeadLetter, TagEvent
+from streamer.codec import Codec
 from streamer.dlq import Filed, Filter, Purged, Redriven, find, one, purge, redrive
 from streamer.errors import BrokerError, InputError
+from streamer.records import Coordinates, DeadLetter, TagEvent
 from tests.brokers import KAFKA
 from tests.faulty import RAISE
 from tests.integration.test_worker import avro, titled

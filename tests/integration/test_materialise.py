@@ -17,10 +17,11 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from streamer import topics
 from streamer.broker import BrokerProcess
-from streamer.codec import Codec, TagEvent, tag_key
+from streamer.codec import Codec
 from streamer.errors import Fenced
 from streamer.newest import rank
 from streamer.owner import Owner, Progress
+from streamer.records import TagEvent, tag_key
 from streamer.settings import Settings
 from tests.brokers import KAFKA
 from tests.unit.test_newest import event

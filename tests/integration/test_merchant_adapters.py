@@ -14,7 +14,8 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from streamer.adapters import FALLBACK
-from streamer.codec import Codec, TagEvent
+from streamer.codec import Codec
+from streamer.records import TagEvent
 from streamer.routing import Canary, RouteChange, Routing
 from taggen import adapter
 from taggen.listing import Listing

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 import schemas
-from streamer.codec import Codec, Coordinates, DeadLetter, Record, TagEvent
+from streamer.codec import Codec
 from streamer.errors import DecodeError, RegistryError, RegistryUnavailable
 from streamer.mapping import EventMapping
+from streamer.records import Coordinates, DeadLetter, Record, TagEvent
 from streamer.registry import Registry
 from streamer.sample import check, events
 from taggen.listing import Listing

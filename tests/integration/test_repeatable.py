@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from streamer import topics
-from streamer.codec import TagEvent
 from streamer.errors import InputError
 from streamer.pipeline import STALE
 from streamer.plan import Range
+from streamer.records import TagEvent
 from streamer.tally import Tally
 from streamer.worker import load_tagger
 from tests.brokers import KAFKA, SLOW_ON_KAFKA

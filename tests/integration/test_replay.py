@@ -12,9 +12,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streamer import topics
 from streamer.broker import BrokerProcess
-from streamer.codec import Codec, Coordinates, TagEvent
+from streamer.codec import Codec
 from streamer.errors import InputError
 from streamer.plan import Range, Selection
+from streamer.records import Coordinates, TagEvent
 from streamer.replay import Options, Replay, Result
 from taggen.listing import Listing
 from taggen.tag import Tagging

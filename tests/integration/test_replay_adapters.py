@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from streamer import topics
-from streamer.codec import TagEvent
 from streamer.errors import InputError
 from streamer.pipeline import FALLBACK
+from streamer.records import TagEvent
 from streamer.worker import load_tagger
 from taggen.errors import AdapterError
 from tests.brokers import SLOW_ON_KAFKA

@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaProducer
 
 from streamer import rollout, topics
 from streamer.broker import BrokerProcess
-from streamer.codec import AdapterStatus, Codec, WorkerState
+from streamer.codec import Codec
 from streamer.errors import BrokerError, TopicMissing
+from streamer.records import AdapterStatus, WorkerState
 from streamer.rollout import AdapterLog, Entry, Step, Workers
 from streamer.routing import MerchantRoute, RouteChange
 from streamer.settings import Settings

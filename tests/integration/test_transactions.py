@@ -4,7 +4,7 @@ import json
 
 from aiokafka import AIOKafkaProducer
 
-from streamer.codec import TagEvent
+from streamer.records import TagEvent
 from tests.brokers import KAFKA
 from tests.integration.test_worker import avro
 from tests.workers import Stage

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from streamer.codec import Codec, DeadLetter, TagEvent
+from streamer.codec import Codec
+from streamer.records import DeadLetter, TagEvent
 from streamer.unpack import MOST_BYTES
 from taggen.listing import Listing
 from tests.faulty import NAN, RAISE, SLOW

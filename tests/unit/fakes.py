@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamer.codec import Record
+from streamer.records import Record
 from taggen.errors import DeviceError, NonFiniteScores
 from taggen.listing import Listing
 from taggen.tag import Evidence, Model, Tag, Tagging

@@ -12,10 +12,11 @@ from streamer import suspects
 from streamer.adapters import FALLBACK
 from streamer.agent import TaggingAgent
 from streamer.attempts import Attempts
-from streamer.codec import Codec, DeadLetter, TagEvent
+from streamer.codec import Codec
 from streamer.errors import DeliveryError
 from streamer.modelthread import ModelThread
 from streamer.pipeline import Output, Pipeline, Rejected
+from streamer.records import DeadLetter, TagEvent
 from streamer.routing import RouteChange
 from streamer.scan import Span
 from streamer.settings import Settings

@@ -12,18 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streamer.codec import (
-    AdapterStatus,
-    Codec,
-    Coordinates,
-    DeadLetter,
-    Record,
-    TagEvent,
-    WorkerState,
-    route_key,
-    tag_key,
-)
+from streamer.codec import Codec
 from streamer.errors import DecodeError
+from streamer.records import AdapterStatus, Coordinates, DeadLetter, Record, TagEvent, WorkerState, route_key, tag_key
 from streamer.routing import Canary, RouteChange
 from taggen.errors import AdapterError
 from taggen.listing import Listing

@@ -6,9 +6,10 @@ from hashlib import sha256
 
 import pytest
 
-from streamer.codec import Codec, Coordinates
+from streamer.codec import Codec
 from streamer.ledger import KINDS, Ledger
 from streamer.pipeline import Pipeline
+from streamer.records import Coordinates
 from streamer.retry import Origin
 from streamer.scan import Span
 from streamer.settings import Settings

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.errors import DecodeError, SettingsError
 from streamer.mapping import MAX_EXPRESSION_BYTES, EventMapping
 from streamer.pipeline import Pipeline
+from streamer.records import Record
 from streamer.settings import Settings, load
 from taggen.listing import Listing
 from tests import debezium

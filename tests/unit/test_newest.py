@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.codec import Coordinates, TagEvent, tag_key
 from streamer.newest import DELETED, Newest, Rank, product_of, rank
 from streamer.pipeline import FALLBACK
+from streamer.records import Coordinates, TagEvent, tag_key
 from tests.unit.fakes import MODEL
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from streamer.codec import Codec, DeadLetter, Record, TagEvent
+from streamer.codec import Codec
 from streamer.errors import RegistryUnavailable
 from streamer.pipeline import STALE, Job, Output, Pipeline, Served, event_id, isolate
+from streamer.records import DeadLetter, Record, TagEvent
 from streamer.settings import Settings
 from taggen.errors import DeviceError
 from tests.unit.fakes import MODEL, FakeTagger, record

@@ -12,8 +12,9 @@ import pytest
 
 import schemas
 from streamer.broker import free_port
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.errors import DecodeError, RegistryError, RegistryUnavailable, SettingsError
+from streamer.records import Record
 from streamer.registry import Registry
 from taggen.listing import Listing
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.codec import Coordinates, Record
+from streamer.records import Coordinates, Record
 from streamer.retry import ATTEMPT, ORIGIN, Origin, origin, restored
 from tests.unit.fakes import record
 

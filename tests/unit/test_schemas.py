@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import schemas
 from streamer.avro import Format
-from streamer.codec import AdapterStatus, Codec, Coordinates, DeadLetter, Record, TagEvent
+from streamer.codec import Codec
+from streamer.records import AdapterStatus, Coordinates, DeadLetter, Record, TagEvent
 from streamer.routing import RouteChange
 from taggen.listing import Listing
 from taggen.tag import Evidence, Model, Tag

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from streamer.codec import Coordinates, TagEvent
+from streamer.records import Coordinates, TagEvent
 from streamer.tail import Sighting, cut
 from taggen.listing import Listing
 from taggen.tag import Evidence, Tag

@@ -15,9 +15,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import streamer
 from streamer.broker import free_port
-from streamer.codec import Codec, Record
+from streamer.codec import Codec
 from streamer.errors import SettingsError
 from streamer.pipeline import Output, Pipeline, Stage
+from streamer.records import Record
 from streamer.settings import Settings
 from streamer.tracing import FLUSH_S, MAX_HEADER_BYTES, Tracing
 from streamer.worker import TRACED_BY, load_tracing

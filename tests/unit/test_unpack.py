@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer import unpack
-from streamer.codec import NotUnpacked
+from streamer.records import NotUnpacked
 
 unpack.install()
 

@@ -8,8 +8,8 @@ import pytest
 from faust.types import TP
 
 from streamer import watchdog
-from streamer.agent import Progress
 from streamer.errors import BrokerError, NotFetched
+from streamer.flow import Progress
 from streamer.settings import Settings
 from streamer.watchdog import Watchdog
 

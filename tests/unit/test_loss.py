@@ -57,3 +57,16 @@ def test_labels_are_learnt_at_the_start_token_of_the_surest_window() -> None:
     assert (scores.grad[..., SPANS].abs() > 0).nonzero().tolist() == [[1, 0], [2, 0]]
     assert scores.grad[1, 0, SPANS] > 0 > scores.grad[2, 0, SPANS]
     assert 0 < ratio <= 1
+
+
+def test_certainty_is_not_taught() -> None:
+    """A token whose right tag is far ahead is taught to come back: who labels listings is not certain either."""
+    targets, labels = [[IGNORED, 1, IGNORED]], [[0.0] * LABELS]
+
+    def of(ahead: float) -> float:
+        scores = torch.zeros(1, 3, SPANS + LABELS)
+        scores[0, 1, 1] = ahead
+        return float(loss(scores, batch(targets, labels)))
+
+    assert of(4.0) < of(0.0)
+    assert of(4.0) < of(20.0)

@@ -309,15 +309,19 @@ def test_an_adapter_that_does_not_fit_is_refused(reason: str, merchants: list[Ad
 
 
 def test_an_adapter_without_finite_scores_fails_its_smoke_test(merchants: list[Adapter], tiny: Tiny) -> None:
-    """Finite weights are not enough; a good one passes, and neither keeps its slot."""
+    """Finite weights are not enough; a good one passes, and neither keeps its slot, nor torch to one thread."""
     served = tagger.load(str(tiny.base), tiny.adapter, "none", device="cpu")
-    served.smoke(merchants[0])
+    threads = torch.get_num_threads()
+    ran = []
+    served.smoke(merchants[0], lambda call: ran.append((call(), torch.get_num_threads())))
+    assert ran == [(None, threads)]
     huge = {name: tensor * 1e19 for name, tensor in merchants[0].tensors.items()}
     wild = replace(merchants[0], tensors=huge, digest="wild")
     served.check(wild)
     with pytest.raises(AdapterError) as caught:
         served.smoke(wild)
     assert caught.value.reason == "smoke"
+    assert torch.get_num_threads() == threads
     for adapter in (wild, *merchants):
         slot = served.acquire(adapter)
         assert slot

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from taggen.batches import IGNORED, Batch
 
 _LABELS = 0.1  # weight of a listing's labels beside the mean token
-# Of what each token teaches, spread over all tags (Szegedy et al. 2016): labelled listings contradict each other in where
-# a value ends, and a head that must be certain learns them by heart. A point of F1 on OA-Mine (docs/quality.md).
+# Of what each token teaches, spread over all tags (Szegedy et al. 2016): labelled listings contradict each other in
+# where a value ends, and a head that must be certain learns them by heart. A point of F1 on OA-Mine (docs/quality.md).
 _SMOOTHING = 0.1
 
 

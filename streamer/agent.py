@@ -81,14 +81,14 @@ class TaggingAgent:
         intake: Intake[Any] = Intake(2 * settings.batch_listings)
         former = self._former()
         acknowledgements = self.progress.acknowledgements = Acknowledgements()
-        flow = Flow(stream, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
+        flow = Flow(stream, intake, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
 
         if self._adapters is not None:
             self._adapters.watch(lambda: intake.wake() if former else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
-                tasks.create_task(self._batch(flow, intake, former), name="batch")
+                tasks.create_task(self._batch(flow, former), name="batch")
                 tasks.create_task(self._finish(flow, acknowledgements), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -107,9 +107,9 @@ class TaggingAgent:
                     await self._attempts.take(stream.app.consumer.assignment())
             await intake.add(event)
 
-    async def _batch(self, flow: Flow, intake: Intake[Any], former: Former[Row]) -> None:
+    async def _batch(self, flow: Flow, former: Former[Row]) -> None:
         loop = asyncio.get_running_loop()
-        settings = self._settings
+        settings, intake = self._settings, flow.intake
         timer: asyncio.TimerHandle | None = None
         while True:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
@@ -147,6 +147,8 @@ class TaggingAgent:
                 flow.permits.release()
             else:
                 taken, tagged = batch
+                flow.intake.began()
+                tagged.add_done_callback(lambda _: flow.intake.ended())
                 flow.batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare_s))
             if not rows and not former.full:
                 return

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from streamer.acknowledge import Acknowledgements
+from streamer.batch import Intake
 from streamer.pipeline import Entry, Job, Outcome, Rejected, Served, Stage
 from taggen.listing import Listing
 
@@ -91,6 +92,7 @@ class Flow(NamedTuple):
     """What the tasks of one stream share."""
 
     stream: Any
+    intake: Intake[Any]
     batches: asyncio.Queue[Batch]
     permits: asyncio.Semaphore
 

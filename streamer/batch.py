@@ -12,15 +12,12 @@ T = TypeVar("T")
 class Intake(Generic[T]):
     """What was read and is not yet in a batch, bounded in number; one task adds, one gathers.
 
-    What waits beside the batches counts against the bound: `aside`. While the model is at work (`began`, `ended`) a
-    batch that is not full goes on filling: it would only stand ready behind the one in the model, and what comes later
-    would wait for both.
+    What waits beside the batches counts against the bound: `aside`.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._aside = 0
-        self._at_work = 0
         self._items: deque[tuple[T, float]] = deque()
         self._wanted = 1
         self._woken = False
@@ -42,16 +39,6 @@ class Intake(Generic[T]):
         if self._room is not None:
             _wake(self._room)
 
-    def began(self) -> None:
-        """Say that the model has one more batch."""
-        self._at_work += 1
-
-    def ended(self) -> None:
-        """Say that the model has one batch less."""
-        self._at_work -= 1
-        if self._ready is not None and not self._at_work:
-            _wake(self._ready)
-
     def wake(self) -> None:
         """Let `gather` return with what there is, be it nothing: something that waits aside may go on."""
         self._woken = True
@@ -59,20 +46,16 @@ class Intake(Generic[T]):
             _wake(self._ready)
 
     async def gather(self, limit: int, wait_s: float) -> tuple[list[T], float]:
-        """Up to `limit` items: as soon as there are so many, or `wait_s` seconds after the first of them was added if
-        the model has no batch then, else when it has none any more. At once when woken.
+        """Up to `limit` items, at the latest `wait_s` seconds after the first of them was added, or when woken.
 
         Returns the items, oldest first, and the seconds that the oldest has waited.
         """
-        while not self._items and not self._woken:
+        if not self._items and not self._woken:
             await self._until(1, None)
         first = self._items[0][1] if self._items else time.monotonic()
         wanted = min(limit, self._size)
-        while not self._woken and len(self._items) < wanted:
-            waits = time.monotonic() < first + wait_s
-            if not waits and not self._at_work:
-                break
-            await self._until(wanted, first + wait_s if waits else None)
+        if not self._woken and len(self._items) < wanted and time.monotonic() < first + wait_s:
+            await self._until(wanted, first + wait_s)
         self._woken = False
         batch = [self._items.popleft()[0] for _ in range(min(limit, len(self._items)))]
         if self._room is not None:

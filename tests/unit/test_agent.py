@@ -220,6 +220,25 @@ async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ModelThr
     await run.cancel()
 
 
+@pytest.mark.parametrize(
+    ("batch_listings", "batches"), [(64, [[0], [1, 2, 3, 4, 5]]), (2, [[0], [1, 2], [3, 4], [5]])]
+)
+async def test_a_batch_fills_while_the_model_is_at_work(
+    stage: Stage, model_thread: ModelThread, batch_listings: int, batches: list[list[int]]
+) -> None:
+    """What comes meanwhile is prepared, and goes as one batch when the model is free, or when it is full."""
+    gate = threading.Event()
+    model_thread.submit(gate.wait, SOON_S)
+    run = Run(stage, model_thread, batch_listings=batch_listings)
+    for number in range(6):
+        run.publish("acme", f"{number}")
+        await asyncio.sleep(0.02)
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 6)
+    assert run.journal == batches
+    await run.cancel()
+
+
 async def test_rows_wait_for_room_on_the_device(model_thread: ModelThread) -> None:
     """More adapters than slots: a batch holds no more than fit, the others' rows go when a batch is done."""
     stage = Stage(model_thread, slots=1)

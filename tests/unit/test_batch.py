@@ -58,45 +58,6 @@ async def test_gather_does_not_wait_again_for_what_has_waited() -> None:
     assert waited > 0.04
 
 
-async def test_a_batch_fills_while_the_model_is_at_work() -> None:
-    """What its wait is over for goes when the model has nothing left to do, or when the batch is full."""
-    intake: Intake[int] = Intake(8)
-    intake.began()
-    intake.began()
-    await intake.add(1)
-    gathering = asyncio.create_task(intake.gather(4, 0.01))
-    await asyncio.sleep(0.05)
-    await intake.add(2)
-    intake.ended()
-    await asyncio.sleep(0.05)
-    assert not gathering.done()
-    intake.ended()
-    assert (await asyncio.wait_for(gathering, 1))[0] == [1, 2]
-    intake.began()
-    gathering = asyncio.create_task(intake.gather(2, 0))
-    await intake.add(3)
-    await asyncio.sleep(0)
-    assert not gathering.done()
-    await intake.add(4)
-    assert (await asyncio.wait_for(gathering, 1))[0] == [3, 4]
-
-
-async def test_a_model_that_is_free_does_not_cut_the_wait_short() -> None:
-    """The wait for a fuller batch counts from its first item, whenever the model has finished with the one before."""
-    intake: Intake[int] = Intake(8)
-    intake.began()
-    gathering = asyncio.create_task(intake.gather(4, 0.1))
-    await asyncio.sleep(0)
-    intake.ended()
-    await asyncio.sleep(0)
-    started = time.monotonic()
-    await intake.add(1)
-    intake.began()
-    intake.ended()
-    assert (await asyncio.wait_for(gathering, 1))[0] == [1]
-    assert 0.09 < time.monotonic() - started < 1
-
-
 async def test_intake_is_bounded() -> None:
     """Adding waits while it is full; a batch larger than the intake is not waited for."""
     intake: Intake[int] = Intake(2)

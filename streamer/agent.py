@@ -133,7 +133,7 @@ class TaggingAgent:
             self._metrics.waiting.set(len(former))
             if timer is not None:
                 timer.cancel()
-            due = former.due()
+            due = None if flow.at_work else former.due()  # else the model's end wakes the intake
             timer = None if due is None else loop.call_later(due - time.monotonic(), intake.wake)
 
     def _fill_a_batch(self, rows: deque[Row]) -> bool:

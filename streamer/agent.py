@@ -2,7 +2,7 @@
 
     read    events of the stream, not acknowledged by Faust, into a bounded intake
     batch   decodes and tokenises what came in, forms micro-batches of what can be served, gives them to the model's
-            thread when it is free or a batch is full; rows whose merchant's adapter is not there yet wait aside
+            thread; rows whose merchant's adapter is not there yet wait aside
     finish  waits for the model, writes the outputs, waits for the broker, then acknowledges, first in first out
 
 Rows that a worker may have died of go the same way, with nothing else in hand: `streamer.suspects`.
@@ -26,7 +26,7 @@ from streamer.batch import Former, Intake
 from streamer.deadletters import ShareGuard
 from streamer.delivery import Delivery
 from streamer.errors import RegistryUnavailable
-from streamer.flow import Adapters, Batch, Flow, Progress, Row
+from streamer.flow import BATCHES_IN_HAND, Adapters, Batch, Flow, Progress, Row
 from streamer.metrics import Metrics
 from streamer.pipeline import Job, Outcome, Output, Pipeline, Rejected, Stage, condemned
 from streamer.records import Record
@@ -81,14 +81,14 @@ class TaggingAgent:
         intake: Intake[Any] = Intake(2 * settings.batch_listings)
         former = self._former()
         acknowledgements = self.progress.acknowledgements = Acknowledgements()
-        flow = Flow(stream, intake)
+        flow = Flow(stream, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
 
         if self._adapters is not None:
             self._adapters.watch(lambda: intake.wake() if former else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
-                tasks.create_task(self._batch(flow, former), name="batch")
+                tasks.create_task(self._batch(flow, intake, former), name="batch")
                 tasks.create_task(self._finish(flow, acknowledgements), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -107,63 +107,47 @@ class TaggingAgent:
                     await self._attempts.take(stream.app.consumer.assignment())
             await intake.add(event)
 
-    async def _batch(self, flow: Flow, former: Former[Row]) -> None:
-        """While the model is at work, rows that do not fill a batch are held: what stood ready behind the batch in the
-        model would be a batch of one or two, and what comes after it would wait for both."""
+    async def _batch(self, flow: Flow, intake: Intake[Any], former: Former[Row]) -> None:
         loop = asyncio.get_running_loop()
-        settings, intake = self._settings, flow.intake
-        held: deque[Row] = deque()
-        prepare_s = 0.0  # of the rows that are held
+        settings = self._settings
         timer: asyncio.TimerHandle | None = None
         while True:
-            room = settings.batch_listings - len(held)
-            events, queue_s = await intake.gather(room, settings.batch_wait_ms / 1000)
+            events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
             for care, some in [(Care.NONE, events)] if self._attempts is None else self._attempts.groups(events):
                 if care is Care.NONE:
-                    rows, seconds = await self._prepared(some, queue_s)
-                    held.extend(rows)
-                    prepare_s += seconds
+                    await self._hand_over(flow, former, *await self._prepared(some, queue_s))
                 elif self._attempts is not None:
-                    await self._hand_over(flow, former, held, prepare_s)
                     await self._try(flow, self._attempts, care, some, queue_s)
-            if not flow.at_work or self._fill_a_batch(held):
-                await self._hand_over(flow, former, held, prepare_s)
-                prepare_s = 0.0
-            intake.aside(len(former) + len(held))
+            intake.aside(len(former))
             self._metrics.waiting.set(len(former))
             if timer is not None:
                 timer.cancel()
-            due = None if flow.at_work else former.due()  # else the model's end wakes the intake
+            due = former.due()
             timer = None if due is None else loop.call_later(due - time.monotonic(), intake.wake)
 
-    def _fill_a_batch(self, rows: deque[Row]) -> bool:
-        settings = self._settings
-        return len(rows) >= settings.batch_listings or sum(row.tokens for row in rows) >= settings.batch_tokens
-
-    async def _prepared(self, events: list[Any], queue_s: float) -> tuple[list[Row], float]:
-        """Decoded and tokenised rows, and how long that took; `queue_s` is how long the oldest event has waited."""
-        if not events:
-            return [], 0.0
+    async def _prepared(self, events: list[Any], queue_s: float) -> tuple[deque[Row], float, float]:
+        """Decoded and tokenised rows, how long the oldest has waited before that, and how long it took."""
         loop = asyncio.get_running_loop()
         read = time.time() - queue_s
         records = [self._record(event.message) for event in events]
         entries, prepare = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
         if self._adapters is not None:
             self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
-        return [Row(event, entry, read) for event, entry in zip(events, entries, strict=True)], prepare.seconds
+        rows = deque(Row(event, entry, read) for event, entry in zip(events, entries, strict=True))
+        return rows, queue_s, prepare.seconds
 
-    async def _hand_over(self, flow: Flow, former: Former[Row], rows: deque[Row], prepare_s: float) -> None:
+    async def _hand_over(
+        self, flow: Flow, former: Former[Row], rows: deque[Row], queue_s: float, prepare_s: float
+    ) -> None:
         """Form batches of the rows that can go, and hand them to the model's thread; the others stay in the former."""
-        while rows or former:
+        while True:
             await flow.permits.acquire()
             batch = self._form(former, rows)
             if batch is None:
                 flow.permits.release()
             else:
                 taken, tagged = batch
-                formed = time.time()
-                queue_s = max(0.0, formed - min(row.read for row in taken) - prepare_s)
-                flow.put(Batch(taken, tagged, formed, queue_s, prepare_s))
+                flow.batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare_s))
             if not rows and not former.full:
                 return
 
@@ -174,15 +158,15 @@ class TaggingAgent:
         if care is Care.CONDEMNED:
             records = [self._record(event.message) for event in events]
             read = time.time() - queue_s
-            prepared = [Row(one, condemned(record), read) for one, record in zip(events, records, strict=True)]
+            rows = deque(Row(one, condemned(record), read) for one, record in zip(events, records, strict=True))
             prepare_s = 0.0
         else:
-            prepared, prepare_s = await self._prepared(events, queue_s)
-        former, rows = self._former(), deque(prepared)
-        await self._hand_over(flow, former, rows, prepare_s)
+            rows, _, prepare_s = await self._prepared(events, queue_s)
+        former = self._former()
+        await self._hand_over(flow, former, rows, queue_s, prepare_s)
         while former:  # for adapters
             await asyncio.sleep(ASIDE_S)
-            await self._hand_over(flow, former, rows, prepare_s)
+            await self._hand_over(flow, former, rows, queue_s, prepare_s)
         await flow.emptied()
         await flow.stream.app.consumer.commit()
         await attempts.end()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from streamer.acknowledge import Acknowledgements
-from streamer.batch import Intake
 from streamer.pipeline import Entry, Job, Outcome, Rejected, Served, Stage
 from taggen.listing import Listing
 
@@ -88,26 +87,12 @@ class Batch(NamedTuple):
         return sum(job.tokens - job.prepared.filled for job in jobs)
 
 
-@dataclass
-class Flow:
-    """What the tasks of one stream share; `at_work` counts the batches that the model has."""
+class Flow(NamedTuple):
+    """What the tasks of one stream share."""
 
     stream: Any
-    intake: Intake[Any]
-    batches: asyncio.Queue[Batch] = field(default_factory=asyncio.Queue)
-    permits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(BATCHES_IN_HAND))
-    at_work: int = 0
-
-    def put(self, batch: Batch) -> None:
-        """Pass on a batch that the model's thread has been given; the intake is woken when the model has no other."""
-        self.at_work += 1
-        batch.tagged.add_done_callback(self._tagged)
-        self.batches.put_nowait(batch)
-
-    def _tagged(self, _: object) -> None:
-        self.at_work -= 1
-        if not self.at_work:
-            self.intake.wake()
+    batches: asyncio.Queue[Batch]
+    permits: asyncio.Semaphore
 
     async def emptied(self) -> None:
         """Return when no batch is in hand; for the task that takes the permits."""

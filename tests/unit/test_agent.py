@@ -12,7 +12,6 @@ from streamer import suspects
 from streamer.adapters import FALLBACK
 from streamer.agent import TaggingAgent
 from streamer.attempts import Attempts
-from streamer.batch import Intake
 from streamer.codec import Codec
 from streamer.errors import DeliveryError
 from streamer.modelthread import ModelThread
@@ -218,45 +217,6 @@ async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ModelThr
     gate.set()
     await run.until(lambda: len(run.acknowledged) == 40)
     assert run.acknowledged == list(range(40))
-    await run.cancel()
-
-
-@pytest.mark.parametrize(("batch_listings", "batches"), [(64, [[0], [1, 2, 3, 4, 5]]), (2, [[0], [1, 2], [3, 4], [5]])])
-async def test_a_batch_fills_while_the_model_is_at_work(
-    stage: Stage, model_thread: ModelThread, batch_listings: int, batches: list[list[int]]
-) -> None:
-    """What comes meanwhile is prepared, and goes as one batch when the model is free, or when it is full."""
-    gate = threading.Event()
-    model_thread.submit(gate.wait, SOON_S)
-    run = Run(stage, model_thread, batch_listings=batch_listings)
-    for number in range(6):
-        run.publish("acme", f"{number}")
-        await asyncio.sleep(0.02)
-    gate.set()
-    await run.until(lambda: len(run.acknowledged) == 6)
-    assert run.journal == batches
-    await run.cancel()
-
-
-async def test_rows_whose_wait_is_over_do_not_keep_the_agent_busy(
-    stage: Stage, model_thread: ModelThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the model is at work nothing is due: its end lets them go."""
-    gate, loading = threading.Event(), threading.Event()
-    await put_out_of_memory(stage, loading)
-    model_thread.submit(gate.wait, SOON_S)
-    run = Run(stage, model_thread, adapter_wait_ms=1)
-    run.publish("globex", "cold")
-    run.publish("acme")
-    await asyncio.sleep(0.05)
-    looked = []
-    monkeypatch.setattr(Intake, "gather", lambda *its, gather=Intake.gather: looked.append(its) or gather(*its))
-    run.publish("globex", "colder")
-    await asyncio.sleep(0.2)
-    assert len(looked) < 10
-    gate.set()
-    await run.until(lambda: len(run.acknowledged) == 3)
-    loading.set()
     await run.cancel()
 
 

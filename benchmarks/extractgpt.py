@@ -53,7 +53,7 @@ def predict(adapter: Path, test: Path, base_model: str, quantization: Quantizati
     forms = {
         (name, wording): form
         for name, rule in (json.loads(rules.read_bytes()) if rules.exists() else {}).items()
-        for form, wordings in rule["synonyms"].items()
+        for form, wordings in rule.get("synonyms", {}).items()
         for wording in wordings
     }
     taggings = evaluate.tag_all(tagger.load(base_model, adapter, quantization), labelled)

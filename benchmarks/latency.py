@@ -1,8 +1,8 @@
 """How long a listing takes from its record on Kafka to its tag event's, at several rates.
 
 One worker process on the embedded broker, the default adapter, and listings of several merchants published at an even
-pace. The time is that between the two records' timestamps, both set by their producers. Beside it stands the time of
-the model alone for one listing, in the same worker: what no stream processor around it can be faster than.
+pace. The time is that from the listing's event time, set as it is published, to its tag event's timestamp. Beside it
+stands the time of the model alone for one listing, in the same worker: no stream processor around it can be faster.
 """
 
 import asyncio

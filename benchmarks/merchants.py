@@ -21,9 +21,8 @@ from extractgpt import read
 from learning_curve import BATCH, STEPS, taggen
 from report import Neighbours, describe, machine, print_json, show
 
+from taggen.compare import MARGIN
 from taggen.corpus import OA_MINE
-
-MARGIN = 1  # points of F1 that the gate lets it lose
 
 
 def renamed(row: Mapping[str, Any]) -> str:
@@ -79,7 +78,7 @@ def main(
                 merchant[f"own_{size}"] = own
                 merchant[f"gain_{size}"] = own - merchant["default"]
                 overall = card["comparison"]["differences"]["micro"]
-                merchant[f"refused_{size}"] = overall["high"] < 0 or overall["delta"] < -MARGIN
+                merchant[f"refused_{size}"] = overall["high"] < 0 or overall["delta"] < -100 * MARGIN
         print(merchant, file=sys.stderr)
         merchants.append(merchant)
     medians = {f"gain_{size}": statistics.median(one[f"gain_{size}"] for one in merchants) for size in wanted}

@@ -308,20 +308,23 @@ def test_an_adapter_that_does_not_fit_is_refused(reason: str, merchants: list[Ad
     assert caught.value.reason == reason
 
 
-def test_an_adapter_without_finite_scores_fails_its_smoke_test(merchants: list[Adapter], tiny: Tiny) -> None:
+def test_an_adapter_without_finite_scores_fails_its_smoke_test(
+    merchants: list[Adapter], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Finite weights are not enough; a good one passes, and neither keeps its slot, nor torch to one thread."""
     served = tagger.load(str(tiny.base), tiny.adapter, "none", device="cpu")
-    threads = torch.get_num_threads()
-    ran = []
-    served.smoke(merchants[0], lambda call: ran.append((call(), torch.get_num_threads())))
-    assert ran == [(None, threads)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    served.smoke(merchants[0])
+    assert chosen == [1, 3]
     huge = {name: tensor * 1e19 for name, tensor in merchants[0].tensors.items()}
     wild = replace(merchants[0], tensors=huge, digest="wild")
     served.check(wild)
     with pytest.raises(AdapterError) as caught:
         served.smoke(wild)
     assert caught.value.reason == "smoke"
-    assert torch.get_num_threads() == threads
+    assert chosen == [1, 3, 1, 3]
     for adapter in (wild, *merchants):
         slot = served.acquire(adapter)
         assert slot

@@ -60,9 +60,8 @@ async def missing(admin: AIOKafkaAdminClient, topic: str, client: Mapping[str, A
     """The error for a topic that the broker does not list: AccessDenied or TopicMissing."""
     where = ",".join(client["bootstrap_servers"])
     try:
-        answers = await asyncio.wait_for(
-            admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]), CONNECT_MS / 1000
-        )
+        async with asyncio.timeout(CONNECT_MS / 1000):
+            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
         codes = [resource["error_code"] for answer in answers for resource in answer.to_object()["resources"]]
     except (KafkaError, TimeoutError):
         codes = []

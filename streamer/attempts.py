@@ -75,7 +75,8 @@ class Attempts:
         blameless = error is None or isinstance(error, StreamerError | TaggenError | KafkaError)
         if blameless and not isinstance(error, Stalled | Fenced):
             with suppress(BrokerError, TimeoutError):  # who takes care in vain loses a little time
-                await asyncio.wait_for(self.let_go(), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await self.let_go()
 
     async def revoked(self, *_: object, **__: object) -> None:
         """As `let_go`, for Faust's signal: all partitions are revoked at each rebalance, and nothing is in hand."""

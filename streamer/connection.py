@@ -1,11 +1,11 @@
 """How the commands read from Kafka: whole topics or single records, outside any consumer group."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
@@ -16,7 +16,7 @@ from streamer.settings import Settings
 
 POLL_MS = 500
 LOOKUP_MS = 2_000  # for one record by its coordinates
-ABANDON_S = 2.0  # how long a start that is cancelled may take to end by itself
+ABANDON_S = 2.0  # how long a start or stop that is cancelled may take to end by itself
 
 unpack.install()
 
@@ -32,20 +32,33 @@ def translated(settings: Settings) -> Iterator[None]:
         raise BrokerError(f"{settings.kafka_bootstrap}: {type(error).__name__}") from error
 
 
-async def start(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+Client: TypeAlias = AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient
+
+
+async def start(client: Client) -> None:
     """Start a client, as its own `start`. A cancellation lets it get there first, if that takes no longer than a
     moment: aiokafka forgets the connection that it is just making, which then stays open."""
-    starting = asyncio.create_task(client.start())
-    try:
-        await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        if not (await asyncio.wait({starting}, timeout=ABANDON_S))[0]:
-            starting.cancel()
-        elif not starting.cancelled():
-            starting.exception()  # nobody wants to hear of it any more
-        raise
+    await _to_its_end(client.start())
     # a task of aiokafka's own: cancelled by `stop` before it has begun, it would let the cancellation out
     await asyncio.sleep(0)
+
+
+async def stop(client: Client) -> None:
+    """Stop a client, as its own `stop` or `close`. A cancellation lets it get there first, as in `start`: aiokafka
+    takes it for the end of the task of its own that it waits for, and whoever was cancelled goes on."""
+    await _to_its_end(client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+
+
+async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    doing = asyncio.create_task(step)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        if not (await asyncio.wait({doing}, timeout=ABANDON_S))[0]:
+            doing.cancel()
+        elif not doing.cancelled():
+            doing.exception()  # nobody wants to hear of it any more
+        raise
 
 
 async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
@@ -62,7 +75,7 @@ async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPar
                 if topic not in there:
                     raise await access.missing(admin, topic, client)
         finally:
-            await admin.close()
+            await stop(admin)
     return [TopicPartition(topic, partition["partition"]) for topic in topics for partition in there[topic]]
 
 
@@ -88,7 +101,7 @@ class Reader:
                 if not self._from_beginning:
                     await self._seek_to_end(assigned)
         except BaseException:
-            await self._consumer.stop()
+            await stop(self._consumer)
             raise
         return self
 
@@ -102,7 +115,7 @@ class Reader:
             self._consumer.seek(partition, self._consumer.highwater(partition))
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:
@@ -129,7 +142,7 @@ class Lookup:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def find(self, coordinates: Coordinates) -> Record | None:
         """The record at these coordinates, None when the broker does not have it (any more)."""
@@ -173,7 +186,7 @@ async def connect(client: AIOKafkaConsumer, settings: Settings) -> None:
         with translated(settings):
             await start(client)
     except BaseException:
-        await client.stop()
+        await stop(client)
         raise
 
 

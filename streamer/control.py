@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamer.codec import Codec
-from streamer.connection import partitions, start, translated
+from streamer.connection import partitions, start, stop, translated
 from streamer.errors import BrokerError, DecodeError, RegistryError
 from streamer.routing import RouteChange
 from streamer.settings import MIB, Settings
@@ -81,7 +81,7 @@ class Control:
     async def stop(self) -> None:
         """Disconnect."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop(self._consumer)
 
     async def _take(self, consumer: AIOKafkaConsumer) -> None:
         """Follow what one poll gives."""
@@ -141,7 +141,7 @@ class Control:
             else:
                 return int(end)
             finally:
-                await probe.stop()
+                await stop(probe)
 
     def _complain(self, error: Exception) -> None:
         topic, offset = self._partition.topic, self.next_offset

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeEr
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from streamer.connection import start, stop
 from streamer.errors import BrokerError, BrokerUnavailable, DeliveryError
 from streamer.pipeline import Output
 from streamer.settings import KIB, Settings
@@ -48,9 +49,10 @@ class Delivery:
             **settings.client_options(),
         )
         try:
-            await asyncio.wait_for(producer.start(), settings.broker_retry_s)
+            async with asyncio.timeout(settings.broker_retry_s):
+                await start(producer)
         except (KafkaError, TimeoutError) as error:
-            await producer.stop()
+            await stop(producer)
             if settings.idempotent_producer and not isinstance(error, KafkaError):
                 raise BrokerError(
                     f"{settings.kafka_bootstrap}: gives no producer id; for a broker without idempotent producers set "
@@ -117,7 +119,8 @@ class Delivery:
         if self._producer is None:
             return False
         try:
-            answered: bool = await asyncio.wait_for(self._producer.client.force_metadata_update(), PING_S)
+            async with asyncio.timeout(PING_S):
+                answered: bool = await self._producer.client.force_metadata_update()
         except (KafkaError, TimeoutError):
             return False
         return answered

@@ -258,7 +258,8 @@ class Demo:
         while ledger.missing():
             ledger.news.clear()
             try:
-                await asyncio.wait_for(ledger.news.wait(), SETTLE_S)
+                async with asyncio.timeout(SETTLE_S):
+                    await ledger.news.wait()
             except TimeoutError:
                 return
 

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from streamer.codec import Codec
-from streamer.connection import Lookup, partitions, start, translated
+from streamer.connection import Lookup, partitions, start, stop, translated
 from streamer.errors import BrokerError, DecodeError, InputError
 from streamer.publish import MAX_IN_FLIGHT, MAX_REQUEST_BYTES, Publisher
 from streamer.records import Coordinates, DeadLetter, Record
@@ -225,7 +225,7 @@ async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> N
     except (KafkaError, TimeoutError) as error:
         raise BrokerError(f"{settings.kafka_bootstrap}: deletes no records: {type(error).__name__}") from error
     finally:
-        await admin.close()
+        await stop(admin)
 
 
 async def _attempts(settings: Settings) -> dict[Coordinates, int]:

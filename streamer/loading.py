@@ -180,7 +180,8 @@ class Loader:
                 self._ready(version, model_s)
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(version.wanted.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await version.wanted.wait()
             version.wanted.clear()
             pause_s = min(2 * pause_s, RETRY_MOST_S)
 

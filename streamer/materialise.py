@@ -16,7 +16,7 @@ from aiokafka.errors import GroupAuthorizationFailedError
 import schemas
 from streamer import logs
 from streamer.codec import Codec
-from streamer.connection import POLL_MS, connect, partitions, translated
+from streamer.connection import POLL_MS, connect, partitions, stop, translated
 from streamer.errors import AccessDenied, BrokerError, SettingsError
 from streamer.owner import Owner, Progress
 from streamer.settings import Settings
@@ -112,7 +112,7 @@ class Materialiser(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         await self.on_partitions_revoked(())
         for partition in [*self._owners]:
             await self._drop(partition)
-        await self._member.stop()
+        await stop(self._member)
 
     async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
         """A rebalance begins: called by the group, which waits."""

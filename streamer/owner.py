@@ -29,7 +29,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from streamer.codec import Codec
-from streamer.connection import POLL_MS, connect, consumer, record_of, translated
+from streamer.connection import POLL_MS, connect, consumer, record_of, start, stop, translated
 from streamer.delivery import MAX_BATCH_BYTES, STOP_S
 from streamer.errors import (
     AccessDenied,
@@ -114,13 +114,14 @@ class Owner:
             **settings.client_options(),
         )
 
-        async def stop() -> None:  # what is pending after a failure is not waited for
+        async def leave() -> None:  # what is pending after a failure is not waited for
             await asyncio.wait({asyncio.create_task(producer.stop())}, timeout=STOP_S)
 
-        stack.push_async_callback(stop)
+        stack.push_async_callback(leave)
         where = settings.kafka_bootstrap
         try:
-            await asyncio.wait_for(producer.start(), settings.broker_retry_s)
+            async with asyncio.timeout(settings.broker_retry_s):
+                await start(producer)
         except TransactionalIdAuthorizationFailed as error:
             raise AccessDenied(f"{where}: the transactional id {name} is not for this user") from error
         except (UnknownError, UnsupportedVersionError, IncompatibleBrokerVersion) as error:
@@ -150,7 +151,7 @@ class Owner:
     async def _follow(self, stack: AsyncExitStack, position: int) -> AsyncIterator[tuple[list[Record], int]]:
         """Tag events in their order, and the offset behind them."""
         reader = consumer(self._settings, "none")
-        stack.push_async_callback(reader.stop)
+        stack.push_async_callback(stop, reader)
         await connect(reader, self._settings)
         reader.assign([self._source])
         reader.seek(self._source, position)

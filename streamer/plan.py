@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streamer.connection import partitions, start, translated
+from streamer.connection import partitions, start, stop, translated
 from streamer.errors import BrokerError, InputError
 from streamer.pipeline import now_ms
 from streamer.scan import Scanner, Span, Spans
@@ -207,7 +207,7 @@ async def _known(
                 else:
                     return {one: (at.offset, at.metadata) for one, at in found.items() if at.offset >= 0}
         finally:
-            await admin.close()
+            await stop(admin)
 
 
 async def _spans(scanner: Scanner, assigned: list[TopicPartition], selection: Selection) -> dict[TopicPartition, Span]:

@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnrecognizedBrokerVersion
 
 from streamer import access
-from streamer.connection import start
+from streamer.connection import consumer, start, stop
 from streamer.errors import BrokerError, BrokerUnavailable, OffsetLost
 from streamer.settings import Settings
 
@@ -53,7 +53,7 @@ async def _attempt(settings: Settings) -> int:
         max_bytes = await _max_message_bytes(admin, settings)
         await _check_offsets(sources, settings)
     finally:
-        await admin.close()
+        await stop(admin)
     return min(settings.max_output_bytes, max_bytes - BATCH_OVERHEAD_BYTES)
 
 
@@ -72,26 +72,28 @@ async def _check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[
 
 async def _check_offsets(partitions: list[TopicPartition], settings: Settings) -> None:
     """A committed offset below the oldest record or beyond the newest would make the consumer jump, silently."""
-    async with AIOKafkaConsumer(
-        group_id=settings.group_id, enable_auto_commit=False, auto_offset_reset="none", **settings.client_options()
-    ) as consumer:
-        consumer.assign(partitions)
-        beginnings = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+    client = consumer(settings, "none", settings.group_id)
+    try:
+        await start(client)
+        client.assign(partitions)
+        beginnings = await client.beginning_offsets(partitions)
+        ends = await client.end_offsets(partitions)
         for partition in partitions:
-            committed = await consumer.committed(partition)
+            committed = await client.committed(partition)
             if committed is None:
                 continue
             beginning, end = beginnings[partition], ends[partition]
             # not every broker tells its end exactly; a fetch does
-            if committed < beginning or (committed > end and not await _fetchable(consumer, partition, committed)):
+            if committed < beginning or (committed > end and not await _fetchable(client, partition, committed)):
                 raise OffsetLost(partition.topic, partition.partition, committed, beginning, end)
+    finally:
+        await stop(client)
 
 
-async def _fetchable(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
-    consumer.seek(partition, offset)
+async def _fetchable(client: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
+    client.seek(partition, offset)
     try:
-        await consumer.getmany(partition, timeout_ms=int(PROBE_S * 1000))
+        await client.getmany(partition, timeout_ms=int(PROBE_S * 1000))
     except OffsetOutOfRangeError:
         return False
     return True

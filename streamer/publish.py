@@ -16,7 +16,7 @@ from rich import progress
 from rich.console import Console
 
 from streamer.codec import Codec
-from streamer.connection import partitions, translated
+from streamer.connection import partitions, start, stop, translated
 from streamer.errors import DeliveryError, InputError
 from streamer.records import Coordinates, tag_key
 from streamer.settings import MIB, Settings
@@ -110,14 +110,14 @@ class Publisher:
         try:
             await partitions(self._settings, [self._topic])  # sending to a topic that is not there would wait long
             with translated(self._settings):
-                await self._producer.start()
+                await start(self._producer)
         except BaseException:
-            await self._producer.stop()
+            await stop(self._producer)
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._producer.stop()
+        await stop(self._producer)
 
     def encode(self, listing: Listing) -> bytes:
         """The value of a listing's record."""

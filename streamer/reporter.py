@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streamer.codec import Codec
+from streamer.connection import start, stop
 from streamer.errors import StreamerError
 from streamer.pipeline import now_ms
 from streamer.records import AdapterStatus, WorkerState
@@ -74,21 +75,22 @@ class Reporter:
                 try:
                     if producer is None:
                         producer = AIOKafkaProducer(acks="all", **self._settings.client_options())
-                        await producer.start()
+                        await start(producer)
                     await self._send(producer)
                 except (KafkaError, StreamerError) as error:
                     log.warning(
                         "status_not_sent", topic=self._settings.adapter_status_topic, error=type(error).__name__
                     )
                     if producer is not None:
-                        await producer.stop()
+                        await stop(producer)
                         producer = None
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await self._news.wait()
                 self._news.clear()
         finally:
             if producer is not None:
-                await producer.stop()
+                await stop(producer)
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
         if not self._waiting:

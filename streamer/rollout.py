@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streamer.codec import Codec
-from streamer.connection import consumer, partitions, start, translated
+from streamer.connection import consumer, partitions, start, stop, translated
 from streamer.control import Control
 from streamer.errors import BrokerError, BrokerUnavailable, DecodeError, DeliveryError
 from streamer.pipeline import now_ms
@@ -98,7 +98,7 @@ class AdapterLog:
         )
         try:
             with translated(settings):
-                await producer.start()
+                await start(producer)
             await self._caught_up()
             for _ in range(TRIES):
                 state = self.merchant(base_fingerprint)
@@ -110,7 +110,7 @@ class AdapterLog:
                 if Entry(change, valid=True) in self.history:
                     return change, offset
         finally:
-            await producer.stop()
+            await stop(producer)
         raise BrokerError(f"{settings.adapters_topic}: others keep changing the route of merchant {merchant_id}")
 
     async def _send(self, producer: AIOKafkaProducer, change: RouteChange) -> int:
@@ -178,13 +178,13 @@ class Workers:
                     if first is not None:
                         self._consumer.seek(partition, first.offset)
         except BaseException:
-            await self._consumer.stop()
+            await stop(self._consumer)
             raise
         self._entered = time.monotonic()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def listen(self) -> None:
         """Take in what comes, for a moment."""

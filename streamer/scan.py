@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from streamer.connection import POLL_MS, connect, consumer, record_of, translated
+from streamer.connection import POLL_MS, connect, consumer, record_of, stop, translated
 from streamer.errors import BrokerError
 from streamer.records import Record
 from streamer.settings import Settings
@@ -46,7 +46,7 @@ class Scanner:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The oldest offset of each partition."""

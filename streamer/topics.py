@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, TopicAlreadyExistsError, for_code
 
 from streamer import access
-from streamer.connection import start
+from streamer.connection import start, stop
 from streamer.errors import BrokerError, BrokerUnavailable
 from streamer.settings import Settings
 
@@ -142,7 +142,7 @@ async def ensure(topics: Iterable[Topic], *, timeout_s: float = 15.0, **client: 
     except KafkaError as error:
         raise BrokerError(f"the broker at {_address(client)} did not create the topics: {error!r}") from error
     finally:
-        await admin.close()
+        await stop(admin)
 
 
 async def _connect(client: Mapping[str, Any], deadline: float) -> AIOKafkaAdminClient:
@@ -151,12 +151,12 @@ async def _connect(client: Mapping[str, Any], deadline: float) -> AIOKafkaAdminC
         try:
             await start(admin)
         except KafkaConnectionError as error:
-            await admin.close()
+            await stop(admin)
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(f"no Kafka broker answers at {_address(client)}") from error
             await asyncio.sleep(0.2)
         except KafkaError as error:
-            await admin.close()
+            await stop(admin)
             raise BrokerError(f"the broker at {_address(client)} refused the connection: {error!r}") from error
         else:
             return admin

@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
 
-from streamer.connection import Lookup, Reader, consumer, start
+from streamer.connection import Lookup, Reader, consumer, start, stop
 from streamer.errors import BrokerUnavailable, TopicMissing
 from streamer.records import Coordinates
 from streamer.settings import Settings
@@ -97,6 +97,20 @@ async def test_a_start_that_is_cancelled_leaves_no_connection(broker, settings):
     del client, starting
     gc.collect()
     assert not [one for one in connections() if one not in before and one.connected()]
+
+
+async def test_a_stop_that_is_cancelled_stops_and_is_cancelled(settings):
+    """At whichever step; aiokafka by itself would take it for its own task's cancellation, and the caller go on."""
+    for steps in range(1, 6):
+        client = consumer(settings, "earliest", "somebody")
+        await start(client)
+        stopping = asyncio.create_task(stop(client))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.wait({stopping})
+        assert stopping.cancelled()
+        assert not any(one.connected() for one in client._client._conns.values())
 
 
 async def test_topic_that_is_not_there(settings, unique):

@@ -143,25 +143,10 @@ def linear_layers(encoder: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 def place(encoder: PreTrainedModel, quantization: Quantization, dtype: torch.dtype, device: torch.device) -> None:
     """Bring a freshly loaded encoder to its compute dtype and device, in place; with int8 its linear layers become
-    bitsandbytes' `Linear8bitLt` (LLM.int8(), Dettmers et al. 2022).
-
-    The outlier threshold is 0: above it bitsandbytes picks outlier columns over the whole batch, and rows would touch
-    each other.
-    """
+    8-bit ones (`int8.linear`)."""
     if quantization == "int8":
-        import bitsandbytes  # noqa: PLC0415  seconds to import, and not there on every machine that trains
-
-        int8.install()
-        for name, linear in linear_layers(encoder):
-            layer = bitsandbytes.nn.Linear8bitLt(
-                linear.in_features,
-                linear.out_features,
-                bias=linear.bias is not None,
-                has_fp16_weights=False,
-                threshold=0.0,
-            )
-            layer.load_state_dict(linear.state_dict())
-            encoder.set_submodule(name, layer)
+        for name, layer in linear_layers(encoder):
+            encoder.set_submodule(name, int8.linear(layer))
     nn.Module.to(encoder, device=device, dtype=dtype)
     _freeze(encoder)
 

@@ -1,8 +1,7 @@
 """The control topic: read to its end, followed, and what does not belong on it; the workers' reports."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -64,8 +63,8 @@ async def test_read_to_its_end_and_followed(broker: BrokerProcess, new_topic: Ne
     await asyncio.wait_for(control.up_to_date(), 10)
     assert followed == [1, 2, 3, 4, 5, 6]
     await asyncio.wait_for(control.up_to_date(), 10)
-    with _ended(following):
-        await control.stop()
+    await _ended(following)
+    await control.stop()
 
 
 async def test_an_empty_topic(broker: BrokerProcess, new_topic: NewTopic) -> None:
@@ -110,8 +109,8 @@ async def test_a_topic_that_is_deleted_and_made_anew(broker: BrokerProcess, new_
     assert {line["event"] for line in logs} <= {"control_topic_missing", "control_not_readable"}
     assert logs
     assert (followed, control.next_offset) == ([1, 2], 2)
-    with _ended(following):
-        await control.stop()
+    await _ended(following)
+    await control.stop()
 
 
 async def test_reports_and_heartbeats(broker: BrokerProcess, new_topic: NewTopic) -> None:
@@ -134,12 +133,10 @@ async def test_reports_and_heartbeats(broker: BrokerProcess, new_topic: NewTopic
     }
     assert (heard[0].merchant_id, heard[1].adapter, heard[2].reason) == (None, reference, None)
     assert len(heard[1].detail or "") <= 500
-    with _ended(running):
-        pass
+    await _ended(running)
 
 
-@contextmanager
-def _ended(task: "asyncio.Task[None]") -> Iterator[None]:
+async def _ended(task: "asyncio.Task[None]") -> None:
     assert not task.done()
     task.cancel()
-    yield
+    await asyncio.wait({task})

@@ -1,21 +1,11 @@
-"""The steps around the 8-bit product: bitsandbytes' own bits, sooner."""
-
-from typing import Any
+"""8-bit layers on a CPU: bitsandbytes' own bits, sooner."""
 
 import bitsandbytes
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taggen import int8
-
-QUANTIZE = torch.ops.bitsandbytes.int8_vectorwise_quant.default
-DEQUANTIZE = torch.ops.bitsandbytes.int8_mm_dequant.default
-
-
-def theirs(operator: Any, *arguments: Any) -> Any:
-    """What bitsandbytes' own kernel gives."""
-    return operator.redispatch(int8._DEFAULT, *arguments)
 
 
 def same_bits(ours: Tensor, other: Tensor) -> bool:
@@ -23,60 +13,74 @@ def same_bits(ours: Tensor, other: Tensor) -> bool:
     return ours.dtype == other.dtype and ours.numpy().tobytes() == other.numpy().tobytes()
 
 
-@pytest.mark.parametrize("tokens", [1, 7, 200])
-def test_activations_have_the_bits_of_bitsandbytes(tokens: int) -> None:
-    """Whatever their size. A token that is not finite, or nothing but zeros, is what its largest magnitude says it is,
-    whatever stands in its 8 bits."""
-    int8.install()
-    activations = (torch.randn(tokens, 96, generator=torch.manual_seed(tokens)) * 30).half()
-    activations[::3] *= 1e-4
-    activations[1::5] = 0
-    activations[2::7, 3] = torch.inf
-    activations[3::7, 4] = torch.nan
-    before = activations.clone()
-    ours, other = QUANTIZE(activations), theirs(QUANTIZE, activations, 0.0)
-    torch.testing.assert_close(ours[1], other[1], rtol=0, atol=0, equal_nan=True)
-    usual = (ours[1] > 0) & ours[1].isfinite()
-    assert usual.any()
-    assert same_bits(ours[0][usual], other[0][usual])
-    assert ours[2] is other[2] is None
-    assert same_bits(activations, before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, None])
-@pytest.mark.parametrize("biased", [True, False])
-def test_products_have_the_bits_of_bitsandbytes(dtype: torch.dtype | None, biased: bool) -> None:
-    """In each dtype that is computed in, with a bias and without."""
-    int8.install()
+def layers(biased: bool = True) -> tuple[nn.Module, nn.Module]:
+    """Ours and bitsandbytes', with the same weights, one row of which is zero."""
     chance = torch.manual_seed(0)
-    product = torch.randint(-2_000_000, 2_000_000, (33, 48), dtype=torch.int32, generator=chance)
-    rows, columns = torch.rand(33, generator=chance) * 9, torch.rand(48, generator=chance)
-    bias = torch.randn(48, generator=chance).to(dtype or torch.float16) if biased else None
-    arguments = (product, rows, columns, dtype, bias)
-    assert same_bits(DEQUANTIZE(*arguments).float(), theirs(DEQUANTIZE, *arguments).float())
-    assert DEQUANTIZE(*arguments).dtype == (dtype or torch.float16)
+    plain = nn.Linear(96, 48, bias=biased)
+    with torch.no_grad():
+        plain.weight.copy_(torch.randn(48, 96, generator=chance))
+        plain.weight[3] = 0
+    theirs = bitsandbytes.nn.Linear8bitLt(96, 48, bias=biased, has_fp16_weights=False, threshold=0.0)
+    theirs.load_state_dict(plain.state_dict())
+    return int8.linear(plain).to("cpu").eval(), theirs.to("cpu").eval()
 
 
-def test_outliers_are_bitsandbytes_own_business() -> None:
-    """A threshold, which the tagger never sets, still works for whoever sets one in the same process."""
-    int8.install()
-    activations = torch.randn(5, 32, generator=torch.manual_seed(1)).half()
-    activations[:, 7] = 20
-    ours, other = QUANTIZE(activations.clone(), 6.0), theirs(QUANTIZE, activations.clone(), 6.0)
-    assert all(torch.equal(one, two) for one, two in zip(ours, other, strict=True))
-    assert ours[2].tolist() == [7]
-
-
-def test_a_layer_runs_through_them() -> None:
-    """bitsandbytes' linear layer finds the kernels, and gives what it gave without them."""
-    layer = bitsandbytes.nn.Linear8bitLt(64, 32, has_fp16_weights=False, threshold=0.0)
-    layer.load_state_dict(torch.nn.Linear(64, 32).state_dict())
-    layer = layer.to("cpu").eval()
-    x = torch.randn(4, 64, generator=torch.manual_seed(2))
-    int8.install()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("shape", [(1, 96), (7, 96), (200, 96), (3, 5, 96)])
+def test_the_bits_of_bitsandbytes(dtype: torch.dtype, biased: bool, shape: tuple[int, ...]) -> None:
+    """Whatever the size of the activations and the dtype that is computed in."""
+    x = (torch.randn(*shape, generator=torch.manual_seed(len(shape))) * 30).to(dtype)
+    x.view(-1, 96)[::3] *= 1e-4
+    before = x.clone()
+    ours, theirs = layers(biased)
     with torch.inference_mode():
-        y = layer(x)
-        quantized, largest, _ = theirs(QUANTIZE, x.half(), 0.0)
-        weight, scales = layer.state.CB, layer.state.SCB
-        product = torch._int_mm(quantized, weight.t())
-        assert same_bits(y, theirs(DEQUANTIZE, product, largest, scales, torch.float32, layer.bias))
+        for _ in range(2):  # the first call sets a layer up
+            y = ours(x)
+            assert same_bits(y.float(), theirs(x).float())
+            assert (y.dtype, y.shape) == (dtype, (*shape[:-1], 48))
+    assert same_bits(x.float(), before.float())
+
+
+def test_bitsandbytes_is_left_out_of_it() -> None:
+    """The second call does not go through its operators for scaling: that is what makes it sooner."""
+    ours, theirs = layers()
+    x = torch.randn(4, 96, generator=torch.manual_seed(2))
+
+    def operators(layer: nn.Module) -> set[str]:
+        with torch.inference_mode():
+            layer(x)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                layer(x)
+        return {event.key for event in profile.key_averages() if event.key.startswith("bitsandbytes::")}
+
+    assert operators(theirs) - operators(ours) >= {"bitsandbytes::int8_vectorwise_quant"}
+    assert operators(ours) == {"bitsandbytes::int8_linear_matmul"}
+
+
+def test_a_token_of_zeros_or_without_a_number_stands_alone() -> None:
+    """Others keep their bits; zeros come out as the bias, and what is not finite does not come out as if it were."""
+    ours, theirs = layers()
+    x = torch.randn(5, 96, generator=torch.manual_seed(3))
+    x[1] = 0
+    x[2, 4], x[3, 5] = torch.nan, torch.inf
+    with torch.inference_mode():
+        ours(x)
+        y = ours(x)
+        assert same_bits(y[::4], theirs(x[::4]))
+    assert y.isfinite().all(1).tolist() == [True, True, False, False, True]
+    assert same_bits(y[1], ours.bias.detach())
+
+
+def test_gradients_are_bitsandbytes_own_business() -> None:
+    """A layer under training, as PEFT has it, gives what bitsandbytes gives."""
+    ours, theirs = layers()
+    x = torch.randn(4, 96, generator=torch.manual_seed(4))
+    found = []
+    for layer in (ours, theirs):
+        its = x.clone().requires_grad_()
+        layer(its)
+        layer(its).sum().backward()  # type: ignore[no-untyped-call]
+        assert its.grad is not None
+        found.append(its.grad)
+    assert same_bits(*found)

@@ -1,8 +1,8 @@
 """The agent: three tasks that carry events from Faust's stream to acknowledged outputs.
 
     read    events of the stream, not acknowledged by Faust, into a bounded intake
-    batch   decodes and tokenises what came in, forms micro-batches of what can be served, gives them to the model's
-            thread; rows whose merchant's adapter is not there yet wait aside
+    batch   decodes and tokenises what came in, forms micro-batches of what can be served as the model's thread gets
+            free for them; rows whose merchant's adapter is not there yet wait aside
     finish  waits for the model, writes the outputs, waits for the broker, then acknowledges, first in first out
 
 Rows that a worker may have died of go the same way, with nothing else in hand: `streamer.suspects`.
@@ -81,14 +81,14 @@ class TaggingAgent:
         intake: Intake[Any] = Intake(2 * settings.batch_listings)
         former = self._former()
         acknowledgements = self.progress.acknowledgements = Acknowledgements()
-        flow = Flow(stream, asyncio.Queue(), asyncio.Semaphore(BATCHES_IN_HAND))
+        flow = Flow(stream, intake)
 
         if self._adapters is not None:
             self._adapters.watch(lambda: intake.wake() if former else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(stream, intake, acknowledgements), name="read")
-                tasks.create_task(self._batch(flow, intake, former), name="batch")
+                tasks.create_task(self._batch(flow, former), name="batch")
                 tasks.create_task(self._finish(flow, acknowledgements), name="finish")
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -107,67 +107,70 @@ class TaggingAgent:
                     await self._attempts.take(stream.app.consumer.assignment())
             await intake.add(event)
 
-    async def _batch(self, flow: Flow, intake: Intake[Any], former: Former[Row]) -> None:
+    async def _batch(self, flow: Flow, former: Former[Row]) -> None:
+        """What comes while the model is at work is prepared and waits for others of its length."""
         loop = asyncio.get_running_loop()
-        settings = self._settings
+        settings, intake = self._settings, flow.intake
+        rows: deque[Row] = deque()
         timer: asyncio.TimerHandle | None = None
         while True:
             events, queue_s = await intake.gather(settings.batch_listings, settings.batch_wait_ms / 1000)
             for care, some in [(Care.NONE, events)] if self._attempts is None else self._attempts.groups(events):
                 if care is Care.NONE:
-                    await self._hand_over(flow, former, *await self._prepared(some, queue_s))
+                    rows.extend(await self._prepared(some, queue_s))
                 elif self._attempts is not None:
+                    await self._hand_over(flow, former, rows)
                     await self._try(flow, self._attempts, care, some, queue_s)
-            intake.aside(len(former))
+            await self._hand_over(flow, former, rows, while_room=True)
+            intake.aside(len(former) + len(rows))
             self._metrics.waiting.set(len(former))
             if timer is not None:
                 timer.cancel()
-            due = former.due()
+            due = None if flow.full else former.due()  # else the end of a batch wakes the intake
             timer = None if due is None else loop.call_later(due - time.monotonic(), intake.wake)
 
-    async def _prepared(self, events: list[Any], queue_s: float) -> tuple[deque[Row], float, float]:
-        """Decoded and tokenised rows, how long the oldest has waited before that, and how long it took."""
+    async def _prepared(self, events: list[Any], queue_s: float) -> list[Row]:
+        """Decoded and tokenised rows; `queue_s` is how long the oldest has waited before that."""
+        if not events:
+            return []
         loop = asyncio.get_running_loop()
         read = time.time() - queue_s
         records = [self._record(event.message) for event in events]
         entries, prepare = await loop.run_in_executor(self._threads, self._timed, self._pipeline.prepare, records)
         if self._adapters is not None:
             self._adapters.prefetch([entry.listing for entry in entries if isinstance(entry, Job)])
-        rows = deque(Row(event, entry, read) for event, entry in zip(events, entries, strict=True))
-        return rows, queue_s, prepare.seconds
+        return [Row(event, entry, read, prepare.seconds) for event, entry in zip(events, entries, strict=True)]
 
-    async def _hand_over(
-        self, flow: Flow, former: Former[Row], rows: deque[Row], queue_s: float, prepare_s: float
-    ) -> None:
-        """Form batches of the rows that can go, and hand them to the model's thread; the others stay in the former."""
-        while True:
-            await flow.permits.acquire()
+    async def _hand_over(self, flow: Flow, former: Former[Row], rows: deque[Row], *, while_room: bool = False) -> None:
+        """Form batches of the rows that can go, and hand them to the model's thread, all of them or only `while_room`
+        is in hand; what cannot go stays in the former."""
+        while (rows or former) and not (while_room and flow.full):
+            await flow.at_most(BATCHES_IN_HAND - 1)
             batch = self._form(former, rows)
             if batch is None:
-                flow.permits.release()
-            else:
-                taken, tagged = batch
-                flow.batches.put_nowait(Batch(taken, tagged, time.time(), queue_s, prepare_s))
-            if not rows and not former.full:
                 return
+            taken, tagged = batch
+            formed = time.time()
+            prepare_s = max(row.prepare_s for row in taken)
+            queue_s = max(0.0, formed - min(row.read for row in taken) - prepare_s)
+            flow.put(Batch(taken, tagged, formed, queue_s, prepare_s))
 
     async def _try(self, flow: Flow, attempts: Attempts, care: Care, events: list[Any], queue_s: float) -> None:
         """Rows that a worker may have died of: with nothing else in hand, and marked until they are committed."""
-        await flow.emptied()
+        await flow.at_most(0)
         await attempts.begin(events)
         if care is Care.CONDEMNED:
             records = [self._record(event.message) for event in events]
             read = time.time() - queue_s
-            rows = deque(Row(one, condemned(record), read) for one, record in zip(events, records, strict=True))
-            prepare_s = 0.0
+            rows = deque(Row(one, condemned(record), read, 0.0) for one, record in zip(events, records, strict=True))
         else:
-            rows, _, prepare_s = await self._prepared(events, queue_s)
+            rows = deque(await self._prepared(events, queue_s))
         former = self._former()
-        await self._hand_over(flow, former, rows, queue_s, prepare_s)
+        await self._hand_over(flow, former, rows)
         while former:  # for adapters
             await asyncio.sleep(ASIDE_S)
-            await self._hand_over(flow, former, rows, queue_s, prepare_s)
-        await flow.emptied()
+            await self._hand_over(flow, former, rows)
+        await flow.at_most(0)
         await flow.stream.app.consumer.commit()
         await attempts.end()
 
@@ -234,7 +237,7 @@ class TaggingAgent:
             failpoints.reach("acknowledged")
             progress.in_hand -= len(batch.rows)
             flow.stream.app.consumer.release(sum(len(row.event.message.value or b"") for row in batch.rows))
-            flow.permits.release()
+            flow.done()
             stages = {"queue": batch.queue_s, "prepare": batch.prepare_s, "model": model.seconds}
             stages |= {"encode": encode.seconds, "deliver": deliver_s}
             finished.report(batch, outputs, stages, self._metrics, progress.in_hand)

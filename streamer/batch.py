@@ -1,4 +1,4 @@
-"""Micro-batches: by number, by padded tokens, by time since the first event; and the rows that wait beside them."""
+"""Micro-batches: by length, number, padded tokens and time since the first event; and rows that wait beside them."""
 
 import asyncio
 import time
@@ -102,7 +102,11 @@ class _Waiting(NamedTuple, Generic[R]):
 
 
 class Former(Generic[R]):
-    """Forms batches of at most `listings` rows and `tokens` padded tokens; a row larger than that stands alone.
+    """Forms batches of rows of equally many tokens, at most `listings` of them and `tokens` in all; a row larger than
+    that stands alone.
+
+    The model reads rows of one length at once, so that other lengths in a batch would only make all of it wait. The
+    oldest row that can go decides the length, and the others of that length go with it. Rows of no tokens go with any.
 
     A row that cannot be served yet waits aside, and later rows of its product behind it, nobody else. After `wait_s`
     seconds it is expired: whoever serves it should take what is there.
@@ -113,7 +117,6 @@ class Former(Generic[R]):
         self._tokens = tokens
         self._wait_s = wait_s
         self._aside: deque[_Waiting[R]] = deque()
-        self.full = False  # the batch formed last was, so that some of those aside may not have been tried
 
     def __len__(self) -> int:
         """Rows that wait aside."""
@@ -124,37 +127,53 @@ class Former(Generic[R]):
         return min((waiting.until for waiting in self._aside if waiting.timed), default=None)
 
     def form(self, rows: deque[R], serve: Callable[[R, bool], R | None]) -> list[R]:
-        """Form the next batch of the rows aside and of `rows`, which are taken out.
+        """Form the next batch of the rows aside and of `rows`, out of which are taken those that go or wait aside from
+        now on. An empty one says that none can go, and `rows` is empty then.
 
         `serve` is asked for each row whether it may go, with whether it has expired: the row as it goes, None to wait.
         """
         now = time.monotonic()
         batch: list[R] = []
+        length = 0  # of the rows in the batch
         room = self._tokens
         aside, self._aside = self._aside, deque()
-        behind: set[Hashable] = set()
-        self.full = False
+        waiting: set[Hashable] = set()  # products that have a row aside
+        behind: set[Hashable] = set()  # or one that goes later, of another length
 
-        def take(row: R, until: float) -> bool:
-            nonlocal room
-            if batch and (len(batch) >= self._listings or row.tokens > room):
-                self.full = True
-                return False
-            served = None
-            first = row.product is None or row.product not in behind
-            if first:
-                served = serve(row, until <= now)
+        def goes(row: R, expired: bool) -> bool:
+            nonlocal length, room
+            served = serve(row, expired)
             if served is None:
-                self._aside.append(_Waiting(row, until, timed=first and until > now))
-                behind.add(row.product)
-            else:
-                batch.append(served)
-                room -= served.tokens
+                return False
+            batch.append(served)
+            length = length or served.tokens
+            room -= served.tokens
             return True
 
-        while aside and take(*aside[0][:2]):
-            aside.popleft()
-        self._aside.extend(aside)
-        while not self.full and rows and take(rows[0], now + self._wait_s):
+        def fits(row: R) -> bool:
+            return not batch or (
+                len(batch) < self._listings and row.tokens <= room and (row.tokens in (0, length) or not length)
+            )
+
+        for one in aside:
+            product = one.row.product
+            first, expired = product is None or product not in waiting, one.until <= now
+            if first and not fits(one.row):
+                self._aside.append(one)
+            elif not first or not goes(one.row, expired):
+                self._aside.append(one._replace(timed=first and not expired))
+            else:
+                continue
+            waiting.add(product)
+        for row in [*rows]:
             rows.popleft()
+            product = row.product
+            first = product is None or product not in waiting
+            if first and (product in behind or not fits(row)):
+                rows.append(row)
+                if product is not None:
+                    behind.add(product)
+            elif not first or not goes(row, expired=False):
+                self._aside.append(_Waiting(row, now + self._wait_s, timed=first))
+                waiting.add(product)
         return batch

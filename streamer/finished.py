@@ -22,13 +22,13 @@ def report(
     tags = deleted = rejected = 0
     since_record, since_event = metrics.latency.labels("record"), metrics.latency.labels("event")
     topics: dict[str, int] = {}
-    offsets: dict[tuple[str, int], list[int]] = {}  # the first and the last of each partition
+    offsets: dict[tuple[str, int], list[int]] = {}
     for output in outputs:
         outcome = output.outcome
         record = outcome.record
         topics[record.topic] = topics.get(record.topic, 0) + 1
         if not record.attempts:  # a redriven record has the coordinates and the age of its source record
-            offsets.setdefault((record.topic, record.partition), [record.offset, 0])[1] = record.offset
+            offsets.setdefault((record.topic, record.partition), []).append(record.offset)
             since_record.observe(max(0, now - record.timestamp) / 1000)
         if isinstance(outcome, Rejected):
             rejected += 1
@@ -71,6 +71,17 @@ def report(
         deleted=deleted,
         dead_letters=rejected,
         tokens=batch.tokens,
-        offsets={f"{topic}/{partition}": ends for (topic, partition), ends in offsets.items()},
+        offsets={f"{topic}/{partition}": _ranges(its) for (topic, partition), its in offsets.items()},
         **{f"{stage}_ms": round(seconds * 1000, 1) for stage, seconds in stages.items()},
     )
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of numbers that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from streamer.acknowledge import Acknowledgements
+from streamer.batch import Intake
 from streamer.pipeline import Entry, Job, Outcome, Rejected, Served, Stage
 from taggen.listing import Listing
 
-BATCHES_IN_HAND = 3  # one in the model, one ready behind it, one being delivered
+BATCHES_IN_MODEL = 2  # one that it reads, and one ready behind it
+BATCHES_IN_HAND = BATCHES_IN_MODEL + 1  # one is being delivered
 
 
 class Lease(Protocol):
@@ -53,6 +55,7 @@ class Row(NamedTuple):
     event: Any
     entry: Entry
     read: float  # seconds since 1970
+    prepare_s: float  # what it took to prepare the rows that it came with
 
     @property
     def tokens(self) -> int:
@@ -87,16 +90,43 @@ class Batch(NamedTuple):
         return sum(job.tokens - job.prepared.filled for job in jobs)
 
 
-class Flow(NamedTuple):
-    """What the tasks of one stream share."""
+class Flow:
+    """What the tasks of one stream share: events that were read, and the batches in hand, in order.
 
-    stream: Any
-    batches: asyncio.Queue[Batch]
-    permits: asyncio.Semaphore
+    One task puts batches, and waits; another one takes them and says when they are done.
+    """
 
-    async def emptied(self) -> None:
-        """Return when no batch is in hand; for the task that takes the permits."""
-        for _ in range(BATCHES_IN_HAND):
-            await self.permits.acquire()
-        for _ in range(BATCHES_IN_HAND):
-            self.permits.release()
+    def __init__(self, stream: Any, intake: Intake[Any]) -> None:
+        self.stream = stream
+        self.intake = intake
+        self.batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self._in_hand = self._in_model = 0
+        self._less = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether another batch would only stand behind others: the intake is woken when it would not any more."""
+        return self._in_hand >= BATCHES_IN_HAND or self._in_model >= BATCHES_IN_MODEL
+
+    async def at_most(self, batches: int) -> None:
+        """Return when so many are in hand, or fewer."""
+        while self._in_hand > batches:
+            self._less.clear()
+            await self._less.wait()
+
+    def put(self, batch: Batch) -> None:
+        """Hand a batch over that is on its way to the model."""
+        self._in_hand += 1
+        self._in_model += 1
+        batch.tagged.add_done_callback(self._tagged)
+        self.batches.put_nowait(batch)
+
+    def _tagged(self, _: object) -> None:
+        self._in_model -= 1
+        self.intake.wake()
+
+    def done(self) -> None:
+        """A batch is acknowledged."""
+        self._in_hand -= 1
+        self._less.set()
+        self.intake.wake()

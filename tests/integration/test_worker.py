@@ -87,7 +87,15 @@ async def test_every_input_has_exactly_one_outcome(stage: Stage) -> None:
         assert "Nike" not in log
         assert "绝密" not in log
         batches = worker.events_of("batch")
-        assert sum(last - first + 1 for batch in batches for first, last in batch["offsets"].values()) == EVENTS
+        logged = Counter(
+            (partition, offset)
+            for batch in batches
+            for partition, runs in batch["offsets"].items()
+            for first, last in runs
+            for offset in range(first, last + 1)
+        )
+        assert set(logged) == {(f"{topic}/{partition}", offset) for topic, partition, offset in places}
+        assert set(logged.values()) == {1}
         assert all(batch["group"] and batch["pid"] for batch in batches)
     assert sum((await stage.committed()).values()) == EVENTS
 

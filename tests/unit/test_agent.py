@@ -12,6 +12,7 @@ from streamer import suspects
 from streamer.adapters import FALLBACK
 from streamer.agent import TaggingAgent
 from streamer.attempts import Attempts
+from streamer.batch import Intake
 from streamer.codec import Codec
 from streamer.errors import DeliveryError
 from streamer.modelthread import ModelThread
@@ -217,6 +218,45 @@ async def test_waiting_rows_fill_the_intake(stage: Stage, model_thread: ModelThr
     gate.set()
     await run.until(lambda: len(run.acknowledged) == 40)
     assert run.acknowledged == list(range(40))
+    await run.cancel()
+
+
+async def test_rows_of_a_length_wait_for_each_other_while_the_model_is_at_work(
+    stage: Stage, model_thread: ModelThread
+) -> None:
+    """What comes meanwhile is prepared, and goes in batches of one length when there is room for them in hand."""
+    gate = threading.Event()
+    model_thread.submit(gate.wait, SOON_S)
+    run = Run(stage, model_thread)
+    for number in range(9):
+        run.publish("acme", f"{number}", title="Boots" if number % 2 else "Long boots")
+        await asyncio.sleep(0.02)
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 9)
+    assert run.journal == [[0], [1], [2, 4, 6, 8], [3, 5, 7]]  # two were on their way to the model
+    await run.cancel()
+
+
+async def test_rows_whose_wait_is_over_do_not_keep_the_agent_busy(
+    stage: Stage, model_thread: ModelThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While as many batches are in hand as may be, nothing is due: the end of one lets them go."""
+    gate, loading = threading.Event(), threading.Event()
+    await put_out_of_memory(stage, loading)
+    model_thread.submit(gate.wait, SOON_S)
+    run = Run(stage, model_thread, adapter_wait_ms=1)
+    run.publish("globex", "cold")
+    for number in range(3):
+        run.publish("acme", f"{number}")
+        await asyncio.sleep(0.02)
+    looked = []
+    monkeypatch.setattr(Intake, "gather", lambda *its, gather=Intake.gather: looked.append(its) or gather(*its))
+    run.publish("globex", "colder")
+    await asyncio.sleep(0.2)
+    assert len(looked) < 10
+    gate.set()
+    await run.until(lambda: len(run.acknowledged) == 5)
+    loading.set()
     await run.cancel()
 
 

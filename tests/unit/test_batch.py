@@ -102,14 +102,25 @@ async def test_gather_can_be_woken() -> None:
 
 
 def test_batches_keep_order_and_limits() -> None:
-    """Consecutive rows up to the limits; what is larger stands alone."""
+    """Rows of one length up to the limits, the oldest row's first; what is larger stands alone."""
     former: Former[Row] = Former(4, 8, 60)
-    rows = deque(Row(tokens) for tokens in (4, 4, 0, 4, 20, 0, 3, 1, 1, 1))
+    rows = deque(Row(tokens, None, number) for number, tokens in enumerate((4, 4, 0, 4, 20, 0, 3, 1, 1, 0, 1)))
     batches = []
     while rows:
-        batches.append([row.tokens for row in former.form(rows, going)])
-    assert batches == [[4, 4, 0], [4], [20], [0, 3, 1, 1], [1]]
+        batches.append([row.number for row in former.form(rows, going)])
+    assert batches == [[0, 1, 2, 5], [3, 9], [4], [6], [7, 8, 10]]
     assert former.form(rows, going) == []
+
+
+def test_a_product_keeps_its_order_over_lengths() -> None:
+    """What would go with the batch waits behind an earlier row of its product that is of another length."""
+    former: Former[Row] = Former(8, 100, 60)
+    rows = deque([Row(2, "a", 0), Row(3, "b", 1), Row(2, "b", 2), Row(2, "c", 3), Row(3, None, 4), Row(2, "b", 5)])
+    batches = []
+    while rows:
+        batches.append([row.number for row in former.form(rows, going)])
+    assert batches == [[0, 3], [1, 4], [2, 5]]
+    assert not former
 
 
 def test_a_row_that_waits_holds_up_its_product_only() -> None:
@@ -177,8 +188,10 @@ def test_no_product_is_reordered_and_no_row_lost(rows: list[tuple[int, str | Non
             )
             assert len(batch) <= 3
             assert len(batch) < 2 or sum(row.tokens for row in batch) <= 16
+            assert len({row.tokens for row in batch if row.tokens}) <= 1
             out += batch
-            if not left and not former.full:
+            if not batch:
+                assert not left
                 break
     assert sorted(row.number for row in out) == list(range(len(rows)))
     for product in "abc":

@@ -4,7 +4,7 @@
        ├──────> retrying    store or disk in trouble, or the device; tried again, the pause doubles
        └──────> refused     by its content, for good
 
-Reading and checking run in threads of their own; the model's thread only tries a version once, which copies it too.
+Reading, checking and copying run in threads of their own; the model's thread only tries a version once.
 """
 
 import asyncio

@@ -82,11 +82,13 @@ class MixedModel(nn.Module):
         return Image(self._updates.image(adapter), self._heads.image(adapter))
 
     def fill(self, slot: AdapterSlot) -> None:
-        """Copy the adapter into its slot's pages, unless it is there."""
+        """Copy the adapter into its slot's pages, unless it is there; from any thread, for the pages are the slot's own
+        while it is held. Two threads that do it at once copy the same."""
         resident = resident_of(slot)
-        if resident.image is not None:
-            self._updates.fill(slot.pages, resident.image.update)
-            self._heads.fill(slot.head_pages, resident.image.head)
+        image = resident.image
+        if image is not None:
+            self._updates.fill(slot.pages, image.update)
+            self._heads.fill(slot.head_pages, image.head)
             resident.image = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, slots: Sequence[AdapterSlot]) -> list[Scores]:

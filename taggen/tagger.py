@@ -183,12 +183,16 @@ class Tagger:
             raise AdapterError(f"adapter {card.name}: not finite in {self.model.compute_dtype}", "values")
 
     def smoke(self, adapter: Adapter, run: Callable[[Callable[[], object]], object] = lambda call: call()) -> None:
-        """Tag a listing of ours by the adapter; `run` calls the model, in the thread that it belongs to. Raises
-        AdapterError (smoke) for scores that are not finite, DeviceError when there is no room for it now."""
+        """Tag a listing of ours by the adapter; `run` calls the model, in the thread that it belongs to. The adapter is
+        copied into its slot before, in the calling thread: pages that nobody has touched yet cost more than the call.
+
+        Raises AdapterError (smoke) for scores that are not finite, DeviceError when there is no room for it now.
+        """
         slot = self.acquire(adapter)
         if slot is None:
             raise DeviceError("no room in adapter_memory now")
         try:
+            self._model.fill(slot)
             prepared = self.prepare([SMOKE])
 
             def read() -> None:

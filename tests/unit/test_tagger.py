@@ -1,7 +1,7 @@
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,6 +329,23 @@ def test_an_adapter_without_finite_scores_fails_its_smoke_test(
         slot = served.acquire(adapter)
         assert slot
         assert slot.references == 1
+
+
+def test_the_models_thread_only_tries_a_version(merchants: list[Adapter], tiny: Tiny) -> None:
+    """It is in its pages when the model is called, and the call computes with them."""
+    served = tagger.load(str(tiny.base), tiny.adapter, "none", device="cpu")
+    resident: list[object] = []
+
+    def run(call: Callable[[], object]) -> None:
+        slot = served.acquire_resident(merchants[0].digest)
+        assert slot
+        assert slot.content
+        resident.append(slot.content.image)
+        served.release(slot)
+        call()
+
+    served.smoke(merchants[0], run)
+    assert resident == [None]
 
 
 def test_a_slot_that_nobody_holds_is_not_read(merchants: list[Adapter], tiny: Tiny) -> None:

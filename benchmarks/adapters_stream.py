@@ -38,11 +38,11 @@ from streamer.broker import EmbeddedBroker, free_port
 from streamer.codec import Codec
 from streamer.connection import Reader
 from streamer.control import Control
-from streamer.demo import WorkerProcess
 from streamer.publish import Pace, Publisher
 from streamer.records import route_key
 from streamer.routing import RouteChange, Routing
 from streamer.settings import Settings
+from streamer.workerprocess import WorkerProcess
 from taggen import adapter as adapters
 from taggen import corpus
 from taggen.adapter import CARD, TENSORS, Card, TagType

@@ -6,20 +6,16 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import aiohttp
 from rich.console import Console
 
-from streamer import process, topics
+from streamer import topics
 from streamer.broker import HOST, EmbeddedBroker, free_port
 from streamer.codec import Codec
 from streamer.connection import Reader
@@ -27,17 +23,14 @@ from streamer.demo_adapter import MERCHANT, NAME, MerchantAdapter
 from streamer.errors import DecodeError, StreamerError
 from streamer.publish import Pace, Publisher, samples
 from streamer.records import Coordinates, DeadLetter, tag_key
-from streamer.settings import PREFIX, Settings
+from streamer.settings import Settings
 from streamer.table import TagTable
 from streamer.tail import Sighting, Spotter, Unreadable
+from streamer.workerprocess import WorkerProcess
 from taggen.tag import Model
 
 HARD_LIMIT_S = 300.0  # for everything
-READY_S = 180.0  # for the worker to load its model, which may have to be unpacked first, and to join its group
 SETTLE_S = 60.0  # without any news after the last listing was published
-POLL_S = 0.1
-STOP_S = 12.0  # what a worker may take to finish, and some more
-LOG_LINES = 15
 
 # Published among the samples, so that the dead letters are not empty: no Avro and no JSON, and a listing without title.
 BROKEN = (
@@ -49,11 +42,9 @@ BROKEN = (
 BROKEN_AFTER = (20, 40)  # so many samples
 ADAPTER_AFTER = 30
 
-T = TypeVar("T")
-
 
 class DemoError(StreamerError):
-    """The demo could not be carried through; says why and where the worker's log is."""
+    """The demo could not be carried through; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,52 +72,6 @@ class Summary:
     def as_json(self) -> str:
         """One JSON object."""
         return json.dumps(asdict(self), ensure_ascii=False)
-
-
-class WorkerProcess:
-    """`streamer worker` as a child process with settings of its own; a context manager that ends it."""
-
-    def __init__(self, settings: Settings, log: Path) -> None:
-        self._settings = settings
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._process = process.spawn(
-            [sys.executable, "-m", "streamer", "worker"], _environment(self._settings), self._log
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            process.end(self._process, signal.SIGTERM, STOP_S)
-
-    async def ready(self) -> None:
-        """Return once it consumes; raises DemoError after READY_S."""
-        url = f"http://{self._settings.web_host}:{self._settings.web_port}/readyz"
-        deadline = time.monotonic() + READY_S
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            while time.monotonic() < deadline:
-                try:
-                    async with session.get(url) as answer:
-                        if answer.status == 200:
-                            return
-                except (aiohttp.ClientError, TimeoutError):
-                    pass  # not listening yet
-                await asyncio.sleep(POLL_S)
-        raise DemoError(f"the worker was not ready within {READY_S:.0f} s; {self.last_words()}")
-
-    async def watch(self) -> None:
-        """Raises DemoError when the process ends."""
-        while self._process is not None:
-            if (status := self._process.poll()) is not None:
-                raise DemoError(f"the worker ended with status {status}; {self.last_words()}")
-            await asyncio.sleep(POLL_S)
-
-    def last_words(self) -> str:
-        """Where its log is, and the end of it."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
-        return "\n".join([f"its log is {self._log}" + (", and ends:" if lines else ""), *lines[-LOG_LINES:]])
 
 
 @dataclass
@@ -201,7 +146,7 @@ class Demo:
             self._settings = adapter.settings
             worker = children.enter_context(WorkerProcess(self._settings, folder / "worker.log"))
             try:
-                ledger = await _unless_it_dies(worker, self._with(worker, adapter))
+                ledger = await worker.while_alive(self._with(worker, adapter))
             finally:
                 self._say("Stopping the worker" + ("" if own_broker else " and the broker"))
         return ledger
@@ -358,33 +303,6 @@ def _beside_others(settings: Settings) -> Settings:
             "web_port": free_port(),
         }
     )
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with these settings in it."""
-    environment = dict(os.environ)
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        if isinstance(value, tuple):
-            value = ",".join(value)
-        elif hasattr(value, "get_secret_value"):
-            value = value.get_secret_value()
-        if value is not None:
-            environment[PREFIX + name.upper()] = str(value)
-    return environment
-
-
-async def _unless_it_dies(worker: WorkerProcess, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is given up when the worker dies first."""
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(worker.watch())
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await watching
-        return await working
-    finally:
-        await _cancelled(working, watching)
 
 
 async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:

@@ -33,6 +33,7 @@ def test_stream() -> None:
     assert_positive({"ratio": result["worker_to_faust"]})
 
 
+@pytest.mark.slow
 def test_tagging() -> None:
     """The figures that the README quotes: rates beside onnxruntime's and the peak, and the cost around the model."""
     result = quick("tagging.py")

@@ -13,6 +13,7 @@ from streamer.codec import Codec
 from streamer.records import DeadLetter, TagEvent
 from streamer.unpack import MOST_BYTES
 from taggen.listing import Listing
+from tests.brokers import SLOW_ON_KAFKA
 from tests.faulty import NAN, RAISE, SLOW
 from tests.workers import Stage
 
@@ -170,6 +171,7 @@ async def test_sigterm_finishes_the_batches_in_hand(stage: Stage, slow: bool) ->
     assert {len(outcomes) for outcomes in found.values()} == {1}
 
 
+@SLOW_ON_KAFKA
 async def test_two_workers_share_the_partitions_and_one_leaves(stage: Stage) -> None:
     """A second worker takes over some of the partitions, the first leaves by SIGTERM: no input without an outcome,
     and a repeat carries the same event id."""

@@ -142,8 +142,10 @@ class TaggingAgent:
         return [Row(event, entry, read, prepare.seconds) for event, entry in zip(events, entries, strict=True)]
 
     async def _hand_over(self, flow: Flow, former: Former[Row], rows: deque[Row], *, while_room: bool = False) -> None:
-        """Form batches of the rows that can go, and hand them to the model's thread, all of them or only `while_room`
-        is in hand; what cannot go stays in the former."""
+        """Form batches of the rows that can go, and hand them to the model's thread; others stay in the former.
+
+        `while_room`: no more than would not stand behind others, so that the rest waits for more of its length.
+        """
         while (rows or former) and not (while_room and flow.full):
             await flow.at_most(BATCHES_IN_HAND - 1)
             batch = self._form(former, rows)

@@ -11,7 +11,6 @@ import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +25,7 @@ from streamer.records import Coordinates, DeadLetter, tag_key
 from streamer.settings import Settings
 from streamer.table import TagTable
 from streamer.tail import Sighting, Spotter, Unreadable
-from streamer.workerprocess import WorkerProcess
+from streamer.workerprocess import WorkerProcess, cancelled
 from taggen.tag import Model
 
 HARD_LIMIT_S = 300.0  # for everything
@@ -168,7 +167,7 @@ class Demo:
                 await asyncio.wait({reading, publishing}, return_when=asyncio.FIRST_COMPLETED)
                 await (publishing if publishing.done() else reading)
             finally:
-                await _cancelled(reading, publishing)
+                await cancelled(reading, publishing)
         return ledger
 
     async def _publish_and_settle(self, ledger: _Ledger, adapter: MerchantAdapter) -> None:
@@ -303,12 +302,6 @@ def _beside_others(settings: Settings) -> Settings:
             "web_port": free_port(),
         }
     )
-
-
-async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _adapter(sighting: Sighting) -> str | None:

@@ -78,9 +78,7 @@ class WorkerProcess:
                 await watching
             return await working
         finally:
-            for task in (working, watching):
-                task.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
+            await cancelled(working, watching)
 
     def last_words(self) -> str:
         """Where its log is, and the end of it."""
@@ -100,3 +98,10 @@ def _environment(settings: Settings) -> dict[str, str]:
         if value is not None:
             environment[PREFIX + name.upper()] = str(value)
     return environment
+
+
+async def cancelled(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait for their end, whatever that is."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

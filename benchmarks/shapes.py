@@ -28,7 +28,6 @@ def random_adapter(base: Base, rank: int, tags: int = 11) -> Adapter:
             tensors[f"base_model.model.encoder.{name}.lora_{side}.weight"] = torch.randn(shape) / 100
     tensors["base_model.model.head.weight"] = torch.randn(2 * tags + 1, base.hidden_size)
     tensors["base_model.model.head.bias"] = torch.zeros(2 * tags + 1)
-    tensors["base_model.model.head.bias"][0] = 1000  # no tag anywhere: what is measured is the model
     tag_set = tuple(TagType(f"tag_{number}", "attribute") for number in range(tags))
     return Adapter(
         Card("random", "1", "*", base.name, base.fingerprint, tag_set), rank, 1.0, tensors, Rules(), "random"

@@ -29,7 +29,7 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 CARD = "tagger.json"
 RULES = "rules.json"
-FORMAT = 1
+FORMAT = 2  # grows when adapters must be trained anew: 1 were trained for one tag a token
 EVERY_MERCHANT = "*"
 
 FILES = (CONFIG, TENSORS, CARD, RULES)  # in the order of the digest
@@ -122,7 +122,7 @@ class Card:
     def check(self) -> None:
         """Raise AdapterError for a card that breaks the format."""
         if self.format != FORMAT:
-            raise AdapterError(f"{CARD}: format {self.format!r}, this program reads {FORMAT}")
+            raise AdapterError(f"{CARD}: format {self.format!r}, this program reads {FORMAT}: train it anew")
         texts = (self.name, self.version, self.merchant, self.base_model, self.base_fingerprint)
         if not all(isinstance(text, str) and 0 < len(text) <= 256 for text in texts):
             raise AdapterError(f"{CARD}: name, version, merchant and base must be strings of 1 to 256 characters")

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from taggen.corpus import Labelled, Span
@@ -82,14 +82,32 @@ def _fields(item: Labelled, random_: random.Random) -> list[str]:
 
 
 def _rewrite(item: Labelled, field: str, swaps: dict[tuple[str, str], str]) -> tuple[str, list[Span]]:
+    """A field's text with its values swapped, and its spans there. Values that share words stay as they are."""
     original = item.text(field)
     text = ""
     at = 0
     spans = []
-    for span in sorted((s for s in item.spans if s.field == field), key=lambda s: s.start):
-        text += original[at : span.start]
-        value = swaps[span.tag, original[span.start : span.end]]
-        spans.append(Span(field, len(text), len(text) + len(value), span.tag))
-        text += value
-        at = span.end
+    for together in _clusters(span for span in item.spans if span.field == field):
+        start, end = together[0].start, max(span.end for span in together)
+        text += original[at:start]
+        begin = len(text)
+        if len(together) == 1:
+            text += swaps[together[0].tag, original[start:end]]
+            spans.append(Span(field, begin, len(text), together[0].tag))
+        else:
+            text += original[start:end]
+            spans += [Span(field, begin + s.start - start, begin + s.end - start, s.tag) for s in together]
+        at = end
     return text + original[at:], spans
+
+
+def _clusters(spans: Iterable[Span]) -> list[list[Span]]:
+    """Spans of a field in order, those that share words together."""
+    clusters: list[list[Span]] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: span.start):
+        if not clusters or span.start >= end:
+            clusters.append([])
+        clusters[-1].append(span)
+        end = max(end, span.end)
+    return clusters

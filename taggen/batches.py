@@ -1,4 +1,4 @@
-"""Labelled listings as rows for training: varied, similar lengths together, a label for each token."""
+"""Labelled listings as rows for training: varied, similar lengths together, labels for each token."""
 
 import random
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from torch import Tensor
 from taggen import windows
 from taggen.augment import Augmenter
 from taggen.base import Base
-from taggen.corpus import Label, Labelled
-from taggen.head import NO_TAG, begin_label
+from taggen.corpus import Label, Labelled, Span
+from taggen.head import BEGINS, GOES_ON
 from taggen.windows import Prepared, Special
 
-IGNORED = -100  # cross-entropy's own mark
+IGNORED = -100  # nobody knows
 
 
 class Batch(NamedTuple):
-    """Windows of some listings: ids, mask and the BIO label of each token, each [rows, tokens]; which of the listings
-    each row is of, [rows]; and the listings' own labels, [listings, M]."""
+    """Windows of some listings: ids and mask, [rows, tokens]; what each tag does at each token, [rows, tokens, K];
+    which of the listings each row is of, [rows]; and the listings' own labels, [listings, M]."""
 
     ids: Tensor
     mask: Tensor
@@ -45,13 +45,13 @@ def collate(
 ) -> Batch:
     """The windows of some listings as a batch; `numbers` are those of the tags, from 1."""
     ids, mask = rows([prepared for _, prepared in batch], special)
-    targets = torch.full(ids.shape, IGNORED, dtype=torch.long)
+    targets = torch.full((*ids.shape, len(numbers)), IGNORED)
     listings: list[int] = []
     for number, (item, prepared) in enumerate(batch):
         its = token_labels(item, prepared, numbers)
         for window in prepared.windows:
             row = len(listings)
-            targets[row, 1 : window.last - window.first + 1] = torch.tensor(its[window.first : window.last])
+            targets[row, 1 : window.last - window.first + 1] = its[window.first : window.last]
             listings.append(number)
     return Batch(ids, mask, targets, torch.tensor(listings), label_targets([item for item, _ in batch], labels))
 
@@ -81,23 +81,27 @@ def label_targets(labelled: Sequence[Labelled], labels: Sequence[Label]) -> Tens
     ).reshape(len(labelled), len(labels))
 
 
-def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> list[int]:
-    """The label of each token of the stream: a token belongs to the span that holds at least half of it."""
-    default = IGNORED if item.partial else NO_TAG
-    labels = [IGNORED if source < 0 else default for source in prepared.sources]
-    by_field: dict[str, list[tuple[int, int, int]]] = {}
+def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> Tensor:
+    """What each tag does at each token of the stream, [tokens, K]: BEGINS, GOES_ON or 0; IGNORED, for all tags, where
+    nobody knows. A token belongs to the spans that hold at least half of it."""
+    labels = torch.full((len(prepared.ids), len(numbers)), IGNORED if item.partial else 0)
+    labels[torch.tensor(prepared.sources, dtype=torch.long) < 0] = IGNORED
+    by_field: dict[str, list[Span]] = {}
     for span in item.spans:
-        by_field.setdefault(span.field, []).append((span.start, span.end, numbers[span.tag]))
-    last: tuple[int, int, int, int] | None = None
+        by_field.setdefault(span.field, []).append(span)
+    latest: dict[str, Span] = {}  # by tag
     for at, source in enumerate(prepared.sources):
         if source < 0:
             continue
         field = prepared.fields[source]
         _, start, end = field.clean.locate(prepared.starts[at], prepared.ends[at])
-        for span_start, span_end, tag in by_field.get(field.name, ()):
-            if 2 * (min(end, span_end) - max(start, span_start)) >= end - start:
-                here = (source, span_start, span_end, tag)
-                labels[at] = begin_label(tag) + (here == last)
-                last = here
-                break
+        here: dict[str, Span] = {}
+        for span in by_field.get(field.name, ()):
+            if 2 * (min(end, span.end) - max(start, span.start)) >= end - start:
+                here.setdefault(span.tag, span)
+        if here:
+            labels[at] = 0  # whoever marked a token has looked at it
+        for tag, span in here.items():
+            labels[at, numbers[tag] - 1] = GOES_ON if latest.get(tag) == span else BEGINS
+        latest |= here
     return labels

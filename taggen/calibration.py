@@ -1,7 +1,7 @@
 """Whether confidences are to be believed: reliability, expected calibration error, precision against recall.
 
 All mentions that the head reads count here, those below their tags' thresholds too: where the threshold should lie is
-what one wants to see. The head reads a tag where it is more probable than any other and than none. It reads a listing's
+what one wants to see. The head has a level of its own, below which it reads no tag (taggen.head). It reads a listing's
 label from a probability of `READ` on: the many that it is sure are not there would hide all others.
 """
 

@@ -1,6 +1,7 @@
 """The development part: listings held out of training that say, epoch by epoch, how far the model is, and in the end
 which confidences are to be believed."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from taggen.adapter import LabelType, TagType
 from taggen.base import Base
 from taggen.corpus import Labelled, Span
 from taggen.evaluate import Score, counted
-from taggen.head import label_count
+from taggen.head import TokenTag, label_count
 from taggen.windows import Prepared, Window
 
 _LISTINGS = 32  # read at once
@@ -80,7 +81,7 @@ class Development:
         return Scores(torch.cat(tokens), torch.stack(labels))
 
     def posteriors(self, tokens: Tensor) -> Tensor:
-        """Probabilities of the labels, as `Scores.tokens`, given their scores; each stream in one row."""
+        """The probabilities [tokens, K, 2] that tags begin and go on, given `Scores.tokens`; each stream in one row."""
         rows = torch.split(tokens, [len(prepared.ids) for prepared in self._prepared])
         sources = [torch.tensor(prepared.sources, dtype=torch.long) for prepared in self._prepared]
         found = []
@@ -94,16 +95,13 @@ class Development:
 
     def read(self, scores: Scores) -> list[list[head.Span]]:
         """The spans of each listing."""
-        reading = head.reading(self.posteriors(scores.tokens)[None], scores.labels)
-        tags, begins = reading.tags[0].tolist(), reading.begins[0].tolist()
-        confidences = reading.confidences[0].tolist()
-        spans, first = [], 0
-        for prepared in self._prepared:
-            last = first + len(prepared.ids)
-            its = slice(first, last)
-            spans.append(head.spans(tags[its], begins[its], confidences[its], prepared.sources))
-            first = last
-        return spans
+        (tags,) = head.reading(self.posteriors(scores.tokens)[None], scores.labels).tags
+        firsts = [0, *accumulate(len(prepared.ids) for prepared in self._prepared)]
+        its: list[list[TokenTag]] = [[] for _ in self._prepared]
+        for one in tags:
+            listing = bisect_right(firsts, one.token) - 1
+            its[listing].append(one._replace(token=one.token - firsts[listing]))
+        return [head.spans(some, prepared.sources) for some, prepared in zip(its, self._prepared, strict=True)]
 
     def judge(self, read: Sequence[Sequence[head.Span]]) -> list[Judged]:
         """The spans that stand for a mention which can be told right or wrong, the surest one of each mention."""

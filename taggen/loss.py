@@ -1,4 +1,5 @@
-"""What training lessens: cross-entropy of each token's tag, and binary cross-entropy of each listing's labels."""
+"""What training lessens: cross-entropy of what each tag does at each token, and binary cross-entropy of each listing's
+labels."""
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,19 @@ _SMOOTHING = 0.1
 def loss(scores: Tensor, batch: Batch) -> Tensor:
     """The loss of a batch, given the head's scores [rows, tokens, width]; what nobody knows is passed over.
 
-    The mean over the tokens that teach something, and the mean over the listings of the sum over their labels. A
-    listing of several windows has the label's logit of the surest one, as when it is served.
+    The mean over the tokens that teach something of the sum over the tags, and the mean over the listings of the sum
+    over their labels. A listing of several windows has the label's logit of the surest one, as when it is served.
     """
     spans = scores.shape[-1] - batch.labels.shape[-1]
-    taught = (batch.targets != IGNORED).sum().clamp(min=1)
+    known_tokens = (batch.targets != IGNORED).any(-1)
+    targets = batch.targets[known_tokens]
+    its = scores[..., :spans][known_tokens]
+    none, begins, goes_on = its[:, :1].expand(targets.shape), its[:, 1::2], its[:, 2::2]
     tokens = nn.functional.cross_entropy(
-        scores[..., :spans].flatten(0, 1),
-        batch.targets.flatten(),
-        ignore_index=IGNORED,
+        torch.stack((none, begins, goes_on), -1).flatten(0, 1),
+        targets.flatten(),
         reduction="sum",
-        label_smoothing=_SMOOTHING,
+        label_smoothing=3 * _SMOOTHING / spans,  # of all labels, three of this tag
     )
     logits = scores[:, 0, spans:]
     surest = torch.full_like(batch.labels, -torch.inf).scatter_reduce(
@@ -32,4 +35,4 @@ def loss(scores: Tensor, batch: Batch) -> Tensor:
     )
     known = batch.labels >= 0
     labels = nn.functional.binary_cross_entropy_with_logits(surest[known], batch.labels[known], reduction="sum")
-    return tokens / taught + _LABELS * labels / known.any(-1).sum().clamp(min=1)
+    return tokens / max(len(targets), 1) + _LABELS * labels / known.any(-1).sum().clamp(min=1)

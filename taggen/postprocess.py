@@ -2,7 +2,6 @@
 stable order."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from taggen import compliance
@@ -13,7 +12,7 @@ from taggen.tag import Evidence, Tag, Tagging
 from taggen.text import Field
 from taggen.windows import Prepared
 
-RULES = 6  # goes into the tagger's fingerprint: grows with every change of what this module decides
+RULES = 7  # goes into the tagger's fingerprint: grows with every change of what this module decides
 
 _EDGES = " \t,.;:!?、,。;:!?·…|/\\-–—_~*\"'“”‘’()[]{}()【】《》「」<>+&#®™©"
 
@@ -27,19 +26,19 @@ _WORD_CHARS = 64  # of a word that are looked at on either side
 def tagging(prepared: Prepared, answer: Answer, card: Card, rules: Rules) -> Tagging:
     """The tags and flags of one listing.
 
-    Spans below their tag's threshold go, and of two that share tokens the less confident one. What compliance withholds
-    is flagged instead. Mentions of one value are merged, with all their evidence, the best one's confidence and
-    wording. A listing-level label that reaches its threshold is a tag without evidence, or makes a mention of its value
-    surer. Order: tags as the card has them, then by first evidence; labels behind, as the card has them.
+    Spans below their tag's threshold go. What compliance withholds is flagged instead. Mentions of one value are
+    merged, with all their evidence, the best one's confidence and wording. A listing-level label that reaches its
+    threshold is a tag without evidence, or makes a mention of its value surer. Order: tags as the card has them, then
+    by first evidence; labels behind, as the card has them.
     """
     merged: dict[tuple[int, str], Tag] = {}
     flags = set()
     tag_set = card.tags
-    for span in _apart(span for span in answer.spans if span.confidence >= tag_set[span.tag - 1].threshold):
-        place = _place(prepared, span)
-        if place is None:
-            continue
+    for span in answer.spans:
         tag_type = tag_set[span.tag - 1]
+        place = _place(prepared, span)
+        if span.confidence < tag_type.threshold or place is None:
+            continue
         value, evidence = _cut(place)
         if flag := compliance.withheld(value, _word(place), rules.claims(tag_type.name)):
             flags.add(flag)
@@ -76,17 +75,6 @@ def locate(prepared: Prepared, span: Span) -> tuple[str, Evidence] | None:
     """The span's words without punctuation at their edges, and their place in the original field."""
     place = _place(prepared, span)
     return None if place is None else _cut(place)
-
-
-def _apart(spans: Iterable[Span]) -> list[Span]:
-    """Spans that share no token, in the stream's order."""
-    kept: list[Span] = []
-    for span in sorted(spans, key=lambda span: span.first):
-        while kept and kept[-1].last > span.first and kept[-1].confidence < span.confidence:
-            kept.pop()
-        if not kept or kept[-1].last <= span.first:
-            kept.append(span)
-    return kept
 
 
 def _place(prepared: Prepared, span: Span) -> tuple[Field, int, int] | None:

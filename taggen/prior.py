@@ -14,22 +14,23 @@ from torch import Tensor
 from taggen import batches, windows
 from taggen.base import Base
 from taggen.corpus import Label, Labelled
-from taggen.head import label_count
+from taggen.head import BEGINS, GOES_ON
 
 _UNSEEN = 0.5  # added to each count: what no listing has is improbable, not impossible
 
 
 def bias(labelled: Sequence[Labelled], base: Base, tags: Sequence[str], labels: Sequence[Label]) -> Tensor:
-    """The head's bias to begin with, float32 [2K+1+M]: the logarithm of each BIO label's share of the tokens, and the
-    log-odds of each label among the listings that say something of its name."""
+    """The head's bias to begin with, float32 [2K+1+M]: the log-odds that each tag begins, and goes on, at a token, and
+    those of each label among the listings that say something of its name."""
     numbers = {name: number for number, name in enumerate(tags, 1)}
-    counts = torch.full((label_count(len(tags)),), _UNSEEN)
+    counts = torch.full((3, len(tags)), _UNSEEN)
     for item, prepared in zip(
         labelled, windows.prepare([item.listing for item in labelled], base.tokenizer, base.special), strict=True
     ):
-        taught = [label for label in batches.token_labels(item, prepared, numbers) if label != batches.IGNORED]
-        counts += torch.bincount(torch.tensor(taught, dtype=torch.long), minlength=len(counts))
+        its = batches.token_labels(item, prepared, numbers)
+        counts += torch.stack([(its == state).sum(0) for state in (0, BEGINS, GOES_ON)])
+    tokens = (counts[1:] / counts[0]).log().T.flatten()
     targets = batches.label_targets(labelled, labels)
     having = (targets == 1).sum(0) + _UNSEEN
     lacking = (targets == 0).sum(0) + _UNSEEN
-    return torch.cat(((counts / counts.sum()).log(), (having / lacking).log()))
+    return torch.cat((torch.zeros(1), tokens, (having / lacking).log()))

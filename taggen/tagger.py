@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from taggen import chain, head, postprocess, windows
 from taggen.adapter import Adapter, Card
 from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
-from taggen.head import Answer
+from taggen.head import Answer, TokenTag
 from taggen.listing import Listing
 from taggen.mixed import AdapterSlot, MixedModel, Resident, order, resident_of
 from taggen.slots import SlotTable
@@ -228,10 +228,7 @@ class Tagger:
     def read(self, prepared: Sequence[Prepared], slots: Sequence[AdapterSlot] | None = None) -> list[Answer]:
         """What the head says of each listing, below the tags' and labels' thresholds too. Raises as `tag`."""
         slots = slots if slots is not None else [self._default] * len(prepared)
-        streams = [
-            _Stream(len(listing.ids), len(resident_of(slot).card.labels))
-            for listing, slot in zip(prepared, slots, strict=True)
-        ]
+        streams = [_Stream([0.0] * len(resident_of(slot).card.labels)) for slot in slots]
         # One length, one forward pass: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
         for index in sorted(range(len(prepared)), key=lambda index: order(slots[index])):
@@ -245,7 +242,7 @@ class Tagger:
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         return [
-            Answer(head.spans(stream.tags, stream.begins, stream.confidences, listing.sources), stream.labels)
+            Answer(head.spans(sorted(stream.tags), listing.sources), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
 
@@ -277,10 +274,9 @@ class Tagger:
         ]
         at = iter(rows)
         for reading in readings:
-            columns = (reading.tags, reading.begins, reading.confidences, reading.labels)
-            for answers in zip(*(column.tolist() for column in columns), strict=True):
+            for tags, labels in zip(reading.tags, reading.labels.tolist(), strict=True):
                 index, window = next(at)
-                streams[index].put(window, *answers)
+                streams[index].put(window, tags, labels)
 
 
 @contextmanager
@@ -295,25 +291,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@dataclass(slots=True)
 class _Stream:
     """What the head says of a listing's stream, gathered from its windows; of a label, what the surest of them says."""
 
-    __slots__ = ("begins", "confidences", "labels", "tags")
+    labels: list[float]
+    tags: list[TokenTag] = field(default_factory=list)
 
-    def __init__(self, tokens: int, labels: int) -> None:
-        self.tags = [head.NO_TAG] * tokens
-        self.begins = [False] * tokens
-        self.confidences = [0.0] * tokens
-        self.labels = [0.0] * labels
-
-    def put(
-        self, window: Window, tags: list[int], begins: list[bool], confidences: list[float], labels: list[float]
-    ) -> None:
-        kept = slice(window.kept_first, window.kept_last)
-        row = slice(window.kept_first - window.first + 1, window.kept_last - window.first + 1)  # behind the start token
-        self.tags[kept] = tags[row]
-        self.begins[kept] = begins[row]
-        self.confidences[kept] = confidences[row]
+    def put(self, window: Window, tags: Sequence[TokenTag], labels: Sequence[float]) -> None:
+        before = window.first - 1  # tokens of the stream before the row's first, the start token
+        self.tags += [
+            one._replace(token=one.token + before)
+            for one in tags
+            if window.kept_first <= one.token + before < window.kept_last
+        ]
         # the head's pages may have room for more labels than there are
         self.labels = [max(pair) for pair in zip(self.labels, labels, strict=False)]
 

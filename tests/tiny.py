@@ -70,7 +70,7 @@ def make_tiny_adapter(base_folder: Path, folder: Path, seed: int = 0, merchant: 
             scale = 0.1 if "lora_" in name else 0.7
             parameter.data = scale * torch.randn(parameter.shape, generator=generator)
         if parameter.requires_grad and name.endswith("bias"):
-            parameter.data[0] = 4.0  # "no tag" for about half of the tokens
+            parameter.data[0] = 7.0  # a tag for about every second token
     card = Card(f"tiny-{seed}", "1", merchant, "tiny", base.fingerprint, TAG_SET, labels=LABELS)
     trainable.save(model, card, folder)
     return folder

@@ -23,10 +23,10 @@ def parse(row: dict[str, Any], where: str) -> Labelled:
     if not isinstance(row["spans"], list):
         raise CorpusError(f"{where}: spans: not a list")
     spans = [_span(labelled, span, f"{where}: span {number}") for number, span in enumerate(row["spans"], 1)]
+    for span, after in pairwise(sorted(spans, key=lambda span: (span.tag, span.field, span.start))):
+        if (span.tag, span.field) == (after.tag, after.field) and after.start < span.end:
+            raise CorpusError(f"{where}: spans of {span.tag} overlap at {after.start} in {span.field}")
     ordered = sorted(spans, key=lambda span: (span.field, span.start))
-    for span, after in pairwise(ordered):
-        if span.field == after.field and after.start < span.end:
-            raise CorpusError(f"{where}: spans overlap at {after.start} in {span.field}")
     return Labelled(listing, tuple(ordered), partial, labelled.labels)
 
 

@@ -2,7 +2,8 @@
 
 A value is looked for in each field: first as whole words, then in other case, then where a longer word begins with it
 (`Letter` in `Letters`): then the whole word is marked, as tags are served. Longer values choose first, and none takes a
-place within another. Of several places in a field the first is marked. Whatever is not one exact place is reported.
+place within another unless it has no other and that is of another attribute. Of several places in a field the first is
+marked. Whatever is not one exact place is reported.
 """
 
 import re
@@ -43,6 +44,9 @@ def locate(values: Iterable[tuple[str, str]], texts: Mapping[str, str], where: s
         if value in ("", NOT_THERE):
             continue
         found = {field: _locate(value, text, spans[field]) for field, text in texts.items()}
+        if all(its == "missing" for its, _ in found.values()):
+            own = {field: [span for span in spans[field] if span.tag == tag] for field in texts}
+            found = {field: _locate(value, text, own[field]) for field, text in texts.items()}
         doubt = min((its for its, _ in found.values()), key=_DOUBTS.index)
         wording = value
         for field, (its, places) in found.items():

@@ -52,6 +52,29 @@ def test_one_value_is_swapped_for_one_other() -> None:
     assert {"Nike", "Fjällräven", "NIKE"} <= seen
 
 
+def test_values_that_share_words_stay() -> None:
+    """What is within another value would be lost with a swap; both move along behind one that is swapped."""
+    words = ("red", "polycarbonate goggles", "polycarbonate")
+    tags = ("color", "product_type", "material")
+
+    def item(product: str, title: str, *words: str) -> corpus.Labelled:
+        spans = [
+            corpus.Span("title", title.index(word), title.index(word) + len(word), tag)
+            for word, tag in zip(words, tags, strict=False)
+        ]
+        return corpus.Labelled(Listing("m", product, 1, title, locale="en"), tuple(spans))
+
+    one, other = item("1", "red polycarbonate goggles", *words), item("2", "turquoise shoe", "turquoise")
+    augmenter = Augmenter([one, other])
+    seen = set()
+    for seed in range(60):
+        varied = augmenter.vary(one, random.Random(seed))  # noqa: S311
+        values = [varied.text(span.field)[span.start : span.end].casefold() for span in varied.spans]
+        assert values[1:] == ["polycarbonate goggles", "polycarbonate"]
+        seen.add(values[0])
+    assert seen == {"red", "turquoise"}
+
+
 def test_a_swap_never_contradicts_a_label() -> None:
     """What a label rests on is swapped for what listings with the same label say; without labels for anything."""
 

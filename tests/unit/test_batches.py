@@ -3,6 +3,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from torch import Tensor
 
 from taggen import batches, corpus, windows
 from taggen.base import Base, load_base
@@ -13,7 +14,9 @@ from taggen.windows import Prepared
 from tests.tiny import Tiny
 
 NUMBERS = {tag: number for number, tag in enumerate(corpus.TAGS, 1)}
-BRAND, COLOR = 2 * NUMBERS["brand"] - 1, 2 * NUMBERS["color"] - 1
+
+Labels = dict[str, int] | None  # what the tags do that a token carries; None: nobody knows
+BEGINS, GOES_ON = 1, 2
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +25,23 @@ def base(tiny: Tiny) -> Base:
     return load_base(str(tiny.base))
 
 
-def labels_of(item: Labelled, base: Base) -> list[int]:
+def labels_of(item: Labelled, base: Base) -> list[Labels]:
     """The labels of the listing's tokens."""
     (prepared,) = windows.prepare([item.listing], base.tokenizer, base.special)
-    return batches.token_labels(item, prepared, NUMBERS)
+    return told(batches.token_labels(item, prepared, NUMBERS))
+
+
+def told(labels: Tensor) -> list[Labels]:
+    """Labels [tokens, K] by name."""
+    return [
+        None if IGNORED in token else {tag: token[number - 1] for tag, number in NUMBERS.items() if token[number - 1]}
+        for token in labels.tolist()
+    ]
 
 
 def test_tokens_are_labelled_by_the_span_that_holds_most_of_them(base: Base) -> None:
-    """The first begins, the next go on; a neighbouring span of the same tag begins anew; separators are not taught."""
+    """The first begins, the next go on; a neighbouring span of the same tag begins anew; separators are not taught, and
+    of a partial listing only what is marked."""
     listing = Listing("m", "p", 1, "nike shoe red blue", description="red", attributes={"Colour": "black"})
     spans = (
         Span("title", 0, 9, "brand"),
@@ -39,15 +51,27 @@ def test_tokens_are_labelled_by_the_span_that_holds_most_of_them(base: Base) -> 
     )
     # nike shoe red blue | colour : black | red
     assert labels_of(Labelled(listing, spans), base) == [
-        *(BRAND, BRAND + 1, COLOR, COLOR, IGNORED),
-        *(IGNORED, IGNORED, 0, IGNORED),
-        COLOR,
+        *({"brand": BEGINS}, {"brand": GOES_ON}, {"color": BEGINS}, {"color": BEGINS}, None),
+        *(None, None, {}, None),
+        {"color": BEGINS},
     ]
-    assert labels_of(Labelled(listing, spans, partial=True), base)[-3:] == [IGNORED, IGNORED, COLOR]
+    assert labels_of(Labelled(listing, spans, partial=True), base)[-3:] == [None, None, {"color": BEGINS}]
 
 
-@pytest.mark.parametrize(("end", "label"), [(1, 0), (2, BRAND), (3, BRAND), (4, BRAND)])
-def test_a_token_that_straddles_an_edge_goes_with_its_half(end: int, label: int, base: Base) -> None:
+def test_a_token_has_the_labels_of_all_its_spans(base: Base) -> None:
+    """One within another, and two that share a word."""
+    listing = Listing("m", "p", 1, "nike red shoe blue")
+    spans = (Span("title", 0, 13, "product_type"), Span("title", 5, 8, "color"), Span("title", 9, 18, "style"))
+    assert labels_of(Labelled(listing, spans), base) == [
+        {"product_type": BEGINS},
+        {"product_type": GOES_ON, "color": BEGINS},
+        {"product_type": GOES_ON, "style": BEGINS},
+        {"style": GOES_ON},
+    ]
+
+
+@pytest.mark.parametrize(("end", "label"), [(1, {}), (2, {"brand": BEGINS}), (3, {"brand": BEGINS})])
+def test_a_token_that_straddles_an_edge_goes_with_its_half(end: int, label: Labels, base: Base) -> None:
     """A token belongs to the span that holds at least half of its characters in the original."""
     item = Labelled(Listing("m", "p", 1, "nike"), (Span("title", 0, end, "brand"),))
     assert labels_of(item, base) == [label]
@@ -57,7 +81,7 @@ def test_labels_find_their_way_through_mark_up(base: Base) -> None:
     """Spans are in the original, tokens in the clean text."""
     title = "<i>Ni<b>ke</b></i> &amp; red"
     item = Labelled(Listing("m", "p", 1, title), (Span("title", 3, 14, "brand"), Span("title", 25, 28, "color")))
-    assert labels_of(item, base) == [BRAND, 0, COLOR]
+    assert labels_of(item, base) == [{"brand": BEGINS}, {}, {"color": BEGINS}]
 
 
 def test_rows_of_a_batch_line_up(base: Base) -> None:
@@ -66,12 +90,12 @@ def test_rows_of_a_batch_line_up(base: Base) -> None:
     long = replace(item, listing=Listing("m", "p", 1, "nike " + "red " * 300))
     listings = [(one, windows.prepare([one.listing], base.tokenizer, base.special)[0]) for one in (item, long)]
     ids, mask, labels, of, _ = batches.collate(listings, NUMBERS, (), base.special)
-    assert ids.shape == mask.shape == labels.shape == (3, max(window.padded for window in listings[1][1].windows))
+    assert ids.shape == mask.shape == labels.shape[:2] == (3, max(window.padded for window in listings[1][1].windows))
     special = base.special
     nike, red = listings[0][1].ids
     assert ids[0, :5].tolist() == [special.start, nike, red, special.separator, special.padding]
     assert mask.sum(-1).tolist() == [4, 256, 301 - 254 + windows.OVERLAP_TOKENS + 2]
-    assert labels[0, :5].tolist() == [IGNORED, BRAND, 0, IGNORED, IGNORED]
+    assert told(labels[0, :5]) == [None, {"brand": BEGINS}, {}, None, None]
     assert (labels[~mask] == IGNORED).all()
     assert of.tolist() == [0, 1, 1]
 

@@ -118,6 +118,25 @@ def test_target_scores_are_found_in_the_title(file: Callable[..., Path]) -> None
     assert report.findings == []
 
 
+def test_values_of_several_attributes_share_words(file: Callable[..., Path]) -> None:
+    """Where a value stands nowhere else: a free place goes first, and one attribute's values never share any."""
+    title = "polycarbonate ski goggles, red and dark red"
+    scores = {
+        "Lens": ["polycarbonate"],
+        "Material": ["polycarbonate"],
+        "Type": ["ski goggles", "ski"],
+        "Color": ["red"],
+    }
+    (item,), _ = corpus.read_any(file({"input": title, "target_scores": scores | {"Shade": ["dark red"]}}))
+    assert [(span.tag, span.start, span.end) for span in item.spans] == [
+        ("Lens", 0, 13),
+        ("Material", 0, 13),
+        ("Type", 14, 25),
+        ("Color", 27, 30),
+        ("Shade", 35, 43),
+    ]
+
+
 def test_values_without_one_exact_place_are_reported(file: Callable[..., Path]) -> None:
     """With file, line, tag and value: the first of several places is marked, of a longer word all, a missing value is
     not."""
@@ -152,6 +171,13 @@ def test_values_without_one_exact_place_are_reported(file: Callable[..., Path]) 
     }
     assert report.absent == 1
     assert report.doubts["missing"] == 2
+
+
+def test_offsets_of_several_tags_may_share_words(file: Callable[..., Path]) -> None:
+    """Those of one tag may not (below)."""
+    spans = [{"start": 0, "end": 8, "tag": "a"}, {"start": 5, "end": 8, "tag": "b"}]
+    (item,), _ = corpus.read_any(file({"title": "Nike red", "spans": spans}))
+    assert [(span.tag, span.start, span.end) for span in item.spans] == [("a", 0, 8), ("b", 5, 8)]
 
 
 def test_offsets_and_labels_are_read(file: Callable[..., Path]) -> None:
@@ -209,7 +235,7 @@ _NIKE = {"title": "Nike"}
         (_NIKE | {"spans": [{"start": 0, "end": 2, "tag": "a", "text": "Ike"}]}, "is 'Ni', not 'Ike'"),
         (_NIKE | {"spans": [{"field": "attributes.x", "start": 0, "end": 2, "tag": "a"}]}, "no field 'attributes.x'"),
         (_NIKE | {"spans": [{"field": "attributes", "start": 0, "end": 2, "tag": "a"}]}, "no field 'attributes'"),
-        (_NIKE | {"spans": [{"start": s, "end": 4, "tag": "a"} for s in (0, 2)]}, "spans overlap at 2 in title"),
+        (_NIKE | {"spans": [{"start": s, "end": 4, "tag": "a"} for s in (0, 2)]}, "spans of a overlap at 2 in title"),
         (_NIKE | {"spans": [], "labels": []}, "labels: not a map"),
         (_NIKE | {"spans": [], "labels": {"a": [1]}}, "labels.a: neither a string nor a list"),
         ("a\tb", "2 columns"),

@@ -111,4 +111,4 @@ def test_the_example_of_the_documentation_is_well_made() -> None:
     _, report = corpus.read_any(Path(__file__).parents[2] / "docs" / "examples" / "merchant.csv")
     assert report.listings == 60
     others = [(found.value, found.doubt) for found in report.findings if found.doubt != "other case"]
-    assert others == [("waterproof", "several places"), ("dog", "missing")]
+    assert others == [("waterproof", "several places"), ("dogs", "missing")]

@@ -10,16 +10,17 @@ SPANS = 2 * TAGS + 1
 
 
 def batch(targets: list[list[int]], labels: list[list[float]], listings: list[int] | None = None) -> Batch:
-    """A batch of rows with these token targets; each row is a listing unless told otherwise."""
+    """A batch of rows whose tokens begin this tag, or none; each row is a listing unless told otherwise."""
     tokens = torch.tensor(targets)
     its = torch.tensor(listings or list(range(len(targets))))
-    return Batch(tokens, tokens > 0, tokens, its, torch.tensor(labels))
+    tags = torch.where(tokens[..., None] == IGNORED, IGNORED, (tokens[..., None] == torch.arange(1, TAGS + 1)).long())
+    return Batch(tokens, tokens > 0, tags, its, torch.tensor(labels))
 
 
 def test_tokens_and_labels_both_count() -> None:
-    """By hand: scores of zero make 1/5 of each token's label and a half of each listing-level one."""
+    """By hand: scores of zero make a third of what each tag does at a token and a half of each listing-level label."""
     scores = torch.zeros(1, 3, SPANS + LABELS)
-    tokens = torch.tensor(5.0).log()
+    tokens = TAGS * torch.tensor(3.0).log()
     a_label = torch.tensor(2.0).log()
     both = loss(scores, batch([[IGNORED, 1, 0]], [[1.0, 0.0, 0.0]]))
     alone = loss(scores[..., :SPANS], batch([[IGNORED, 1, 0]], [[]]))

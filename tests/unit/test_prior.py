@@ -15,8 +15,9 @@ TAGS = ("brand", "color")
 
 
 def test_a_head_begins_at_the_shares_of_labels(tiny: Tiny) -> None:
-    """Softmax gives each BIO label its share of the tokens that teach, and the logistic function each listing-level
-    label its share of the listings that say something of it; what none has is improbable, not impossible."""
+    """Softmax gives each tag's beginning and going on its share of the tokens that teach, and the logistic function
+    each listing-level label its share of the listings that say something of it; what none has is improbable, not
+    impossible."""
     base = load_base(str(tiny.base))
     marked = Labelled(
         Listing("m", "p", 1, "nike shoe red blue"), (Span("title", 0, 9, "brand"),), labels={"use": ("a",)}
@@ -24,8 +25,9 @@ def test_a_head_begins_at_the_shares_of_labels(tiny: Tiny) -> None:
     plain = Labelled(Listing("m", "p", 2, "shoe red"), (), labels={"use": ()})
     part = Labelled(Listing("m", "p", 3, "nike blue"), (Span("title", 0, 4, "brand"),), partial=True)
     bias = prior.bias([marked, plain, part], base, TAGS, [("use", "a")])
-    counts = torch.tensor([4, 2, 1, 0, 0]) + 0.5  # no tag; brand begins, goes on; colour
-    assert torch.allclose(bias[:5].softmax(-1), counts / counts.sum())
+    for tag, counts in ([1, 2], [4.5, 2.5, 1.5]), ([3, 4], [7.5, 0.5, 0.5]):  # is not there, begins, goes on
+        its = torch.tensor(counts)
+        torch.testing.assert_close(bias[[0, *tag]].softmax(-1), its / its.sum())
     assert bias[5].item() == pytest.approx(math.log(1.5 / 1.5))
 
 

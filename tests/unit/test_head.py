@@ -52,7 +52,9 @@ def test_reading_takes_a_tags_two_labels_together() -> None:
     """Whether it begins or goes on, and of several tags each that is probable enough."""
     assert label_count(2) == 5
     assert begin_label(2) == 3
-    posteriors = torch.tensor([[[[0.25, 0.5], [0.0, 0.0]], [[0.0, 0.375], [0.625, 0.25]], [[0.75, 0.0], [0.125, 0.75]]]])
+    posteriors = torch.tensor(
+        [[[[0.25, 0.5], [0.0, 0.0]], [[0.0, 0.375], [0.625, 0.25]], [[0.75, 0.0], [0.125, 0.75]]]]
+    )
     (tags,) = reading(posteriors, torch.zeros(1, 0)).tags
     assert tags == [
         TokenTag(0, 1, False, 0.75),

@@ -124,9 +124,10 @@ def _only(labelled: Sequence[Labelled], one: Sequence[Tagging], other: Sequence[
     """Marks that the one finds and the other does not, ten spread over the tags; with what the other found instead."""
     by_tag: dict[str, list[Example]] = {}
     for item, first, second in zip(labelled, one, other, strict=True):
-        others = found(item, second)
-        for mention in _in_order((set(item.spans) & found(item, first)) - others):
-            by_tag.setdefault(mention.tag, []).append(example(item, mention, mention.tag, instead(mention, others)))
+        marked, others = set(item.spans), found(item, second)
+        for mention in _in_order((marked & found(item, first)) - others):
+            found_ = instead(mention, others - marked)
+            by_tag.setdefault(mention.tag, []).append(example(item, mention, mention.tag, found_))
     ranked = [(rank, tag, one) for tag, examples in sorted(by_tag.items()) for rank, one in enumerate(examples)]
     return tuple(example for _, _, example in sorted(ranked, key=lambda row: row[:2])[:_EXAMPLES])
 

@@ -30,8 +30,8 @@ class Example:
 class Confusion:
     """The mistakes of one tag.
 
-    `taken_for` counts what was found where the tag is marked and was missed, `taken_from` what is marked where the tag
-    was found and is not: another tag, other bounds of the same, or nothing.
+    `taken_for` counts what was wrongly found where the tag is marked and was missed, `taken_from` what is marked where
+    the tag was found and is not: another tag, other bounds of the same, or nothing.
     """
 
     tag: str
@@ -48,7 +48,7 @@ def worst(labelled: Sequence[Labelled], taggings: Sequence[Tagging], tags: int =
     shown: Counter[tuple[str, bool]] = Counter()
     for item, tagging in zip(labelled, taggings, strict=True):
         marked, mentions = set(item.spans), found(item, tagging)
-        for missed, wrong, others in ((True, marked - mentions, mentions), (False, mentions - marked, marked)):
+        for missed, wrong, others in ((True, marked - mentions, mentions - marked), (False, mentions - marked, marked)):
             seen: set[str] = set()  # one example a listing, tag and direction
             for mention in _in_order(wrong):
                 confusion = confusions.setdefault(mention.tag, Confusion(mention.tag))

@@ -9,6 +9,7 @@ from taggen import batches, corpus, windows
 from taggen.base import Base, load_base
 from taggen.batches import IGNORED
 from taggen.corpus import Labelled, Span
+from taggen.head import BEGINS, GOES_ON
 from taggen.listing import Listing
 from taggen.windows import Prepared
 from tests.tiny import Tiny
@@ -16,7 +17,6 @@ from tests.tiny import Tiny
 NUMBERS = {tag: number for number, tag in enumerate(corpus.TAGS, 1)}
 
 Labels = dict[str, int] | None  # what the tags do that a token carries; None: nobody knows
-BEGINS, GOES_ON = 1, 2
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_token_has_the_labels_of_all_its_spans(base: Base) -> None:
     ]
 
 
-@pytest.mark.parametrize(("end", "label"), [(1, {}), (2, {"brand": BEGINS}), (3, {"brand": BEGINS})])
+@pytest.mark.parametrize(("end", "label"), [(1, {}), *((end, {"brand": BEGINS}) for end in (2, 3, 4))])
 def test_a_token_that_straddles_an_edge_goes_with_its_half(end: int, label: Labels, base: Base) -> None:
     """A token belongs to the span that holds at least half of its characters in the original."""
     item = Labelled(Listing("m", "p", 1, "nike"), (Span("title", 0, end, "brand"),))

@@ -29,7 +29,7 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 CARD = "tagger.json"
 RULES = "rules.json"
-FORMAT = 2  # grows when adapters must be trained anew: 1 were trained for one tag a token
+FORMAT = 3  # grows when adapters must be trained anew: 1 and 2 were trained for other ways to read their scores
 EVERY_MERCHANT = "*"
 
 FILES = (CONFIG, TENSORS, CARD, RULES)  # in the order of the digest

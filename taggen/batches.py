@@ -18,12 +18,14 @@ IGNORED = -100  # nobody knows
 
 
 class Batch(NamedTuple):
-    """Windows of some listings: ids and mask, [rows, tokens]; what each tag does at each token, [rows, tokens, K];
-    which of the listings each row is of, [rows]; and the listings' own labels, [listings, M]."""
+    """Windows of some listings: ids and mask, [rows, tokens]; what each tag does at each token, and whether it can go
+    on there, [rows, tokens, K]; which of the listings each row is of, [rows]; and the listings' own labels,
+    [listings, M]."""
 
     ids: Tensor
     mask: Tensor
     targets: Tensor
+    open: Tensor
     listings: Tensor
     labels: Tensor
 
@@ -46,14 +48,15 @@ def collate(
     """The windows of some listings as a batch; `numbers` are those of the tags, from 1."""
     ids, mask = rows([prepared for _, prepared in batch], special)
     targets = torch.full((*ids.shape, len(numbers)), IGNORED)
+    open_ = torch.zeros_like(targets, dtype=torch.bool)
     listings: list[int] = []
     for number, (item, prepared) in enumerate(batch):
         its = token_labels(item, prepared, numbers)
         for window in prepared.windows:
-            row = len(listings)
-            targets[row, 1 : window.last - window.first + 1] = its[window.first : window.last]
+            row, place = len(listings), slice(1, window.last - window.first + 1)
+            targets[row, place], open_[row, place] = (one[window.first : window.last] for one in its)
             listings.append(number)
-    return Batch(ids, mask, targets, torch.tensor(listings), label_targets([item for item, _ in batch], labels))
+    return Batch(ids, mask, targets, open_, torch.tensor(listings), label_targets([item for item, _ in batch], labels))
 
 
 def rows(prepared: Sequence[Prepared], special: Special) -> tuple[Tensor, Tensor]:
@@ -81,18 +84,25 @@ def label_targets(labelled: Sequence[Labelled], labels: Sequence[Label]) -> Tens
     ).reshape(len(labelled), len(labels))
 
 
-def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> Tensor:
+def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) -> tuple[Tensor, Tensor]:
     """What each tag does at each token of the stream, [tokens, K]: BEGINS, GOES_ON or 0; IGNORED, for all tags, where
-    nobody knows. A token belongs to the spans that hold at least half of it."""
+    nobody knows. And whether it can go on there, [tokens, K]: where the field's token before carries it, blanks aside.
+    A token belongs to the spans that hold at least half of it."""
     labels = torch.full((len(prepared.ids), len(numbers)), IGNORED if item.partial else 0)
+    open_ = torch.zeros_like(labels, dtype=torch.bool)
     labels[torch.tensor(prepared.sources, dtype=torch.long) < 0] = IGNORED
     by_field: dict[str, list[Span]] = {}
     for span in item.spans:
         by_field.setdefault(span.field, []).append(span)
-    latest: dict[str, Span] = {}  # by tag
+    latest: dict[str, Span] = {}  # by tag, of the field's token before
+    before = None
     for at, source in enumerate(prepared.sources):
         if source < 0:
             continue
+        if source != before:
+            latest, before = {}, source
+        for tag in latest:
+            open_[at, numbers[tag] - 1] = True
         field = prepared.fields[source]
         _, start, end = field.clean.locate(prepared.starts[at], prepared.ends[at])
         here: dict[str, Span] = {}
@@ -103,5 +113,5 @@ def token_labels(item: Labelled, prepared: Prepared, numbers: dict[str, int]) ->
             labels[at] = 0  # whoever marked a token has looked at it
         for tag, span in here.items():
             labels[at, numbers[tag] - 1] = GOES_ON if latest.get(tag) == span else BEGINS
-        latest |= here
-    return labels
+        latest = here
+    return labels, open_

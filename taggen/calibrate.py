@@ -1,7 +1,7 @@
 """After training: confidences that mean what they say, and thresholds by them, set on the development part.
 
-Both end in the adapter, the scaling in the head's weights and the thresholds in the card: who serves it has nothing to
-do with either.
+Both end in the adapter, the temperatures in the head's weights and the thresholds in the card: who serves it has to do
+with neither.
 """
 
 from collections import Counter
@@ -12,20 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from taggen import scaling, thresholds, trainable
+from taggen import temperature, thresholds, trainable
 from taggen.adapter import LabelType, TagType
 from taggen.calibration import Outcome
 from taggen.development import Development, Judged, Scores
 from taggen.evaluate import Score
-from taggen.scaling import Scaling
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
     """What the development part says of all tags, or all labels: their scores from a confidence of a half on, and at
-    the tuned thresholds; and how the head's own scores were scaled."""
+    the tuned thresholds; and what the head's own scores were divided by."""
 
-    scaling: Scaling
+    temperature: float
     plain: Score
     tuned: Score
 
@@ -46,8 +45,7 @@ class Calibration:
             "precision_target": self.precision,
             **{
                 name: {
-                    "temperature": round(one.scaling.temperature, 3),
-                    "shift": round(one.scaling.shift, 3),
+                    "temperature": round(one.temperature, 3),
                     "at_a_half": one.plain.rounded(),
                     "at_thresholds": one.tuned.rounded(),
                 }
@@ -63,13 +61,13 @@ def calibrate(
     labels: Sequence[LabelType],
     precision: float | None = None,
 ) -> Calibration:
-    """Fold the scaling into the trained model's head, and tune the thresholds: each for the best F1, or for the
+    """Fold the temperatures into the trained model's head, and tune the thresholds: each for the best F1, or for the
     most recall at this precision."""
     plain = development.scores(model)
-    of_tags = _span_scaling(plain, development)
-    of_labels = scaling.of_labels(plain.labels, development.label_targets)
-    scaling.fold(trainable.head_of(model), len(tags), of_tags, of_labels)
-    scores = Scores(of_tags.spans(plain.tokens), of_labels.labels(plain.labels))
+    of_tags = _span_temperature(plain, development)
+    of_labels = temperature.of_labels(plain.labels, development.label_targets)
+    temperature.fold(trainable.head_of(model), len(tags), of_tags, of_labels)
+    scores = Scores(plain.tokens / of_tags, plain.labels / of_labels)
 
     spans = [Outcome(one.mention.tag, one.span.confidence, one.right) for one in _judge(scores, development)]
     marks = Counter(span.tag for item in development.labelled for span in set(item.spans))
@@ -94,20 +92,20 @@ def _judge(scores: Scores, development: Development) -> list[Judged]:
     return development.judge(development.read(scores))
 
 
-def _span_scaling(scores: Scores, development: Development) -> Scaling:
+def _span_temperature(scores: Scores, development: Development) -> float:
     judged = _judge(scores, development)
     tokens, spans = development.places(judged)
     tags = torch.tensor([one.span.tag for one in judged], dtype=torch.long)
     right = torch.tensor([one.right for one in judged], dtype=torch.bool)
-    return scaling.of_spans(
-        lambda scale: development.posteriors(scale.spans(scores.tokens))[tokens], tags[spans], spans, right
+    return temperature.of_spans(
+        lambda divisor: development.posteriors(scores.tokens / divisor)[tokens], tags[spans], spans, right
     )
 
 
-def _quality(scale: Scaling, judged: Sequence[Outcome], tuned: Mapping[str, float], marked: int) -> Quality:
+def _quality(divisor: float, judged: Sequence[Outcome], tuned: Mapping[str, float], marked: int) -> Quality:
     halves = dict.fromkeys(tuned, 0.5)
     plain, at_thresholds = (
         Score(marked, found.total(), right.total())
         for found, right in (thresholds.kept(judged, at) for at in (halves, tuned))
     )
-    return Quality(scale, plain, at_thresholds)
+    return Quality(divisor, plain, at_thresholds)

@@ -81,7 +81,7 @@ class Development:
         return Scores(torch.cat(tokens), torch.stack(labels))
 
     def posteriors(self, tokens: Tensor) -> Tensor:
-        """The probabilities [tokens, K, 2] that tags begin and go on, given `Scores.tokens`; each stream in one row."""
+        """The probabilities [tokens, K, 3] of what tags do, given `Scores.tokens`; each stream in one row."""
         rows = torch.split(tokens, [len(prepared.ids) for prepared in self._prepared])
         sources = [torch.tensor(prepared.sources, dtype=torch.long) for prepared in self._prepared]
         found = []

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 BEGINS, GOES_ON = 1, 2  # what a tag does at a token that carries it; 0 where it is not
 
-# A token carries a tag that is more probable than this: the F1 of 0.8 that there is on open values is had at half of it
+# A span is read that is more probable than this: the F1 of 0.8 that there is on open values is had at half of it
 # (Lipton et al. 2014). Thresholds keep out more.
-_CARRIED = 0.4
+READ = 0.4
 
 _BELOW_ONE = 1 - 2**-24  # the largest float32: what rounds to certainty reaches no threshold of 1, which is for nothing
 
@@ -55,34 +55,31 @@ class TaggerModel(nn.Module):
 
 
 class TokenTag(NamedTuple):
-    """A token carries a tag (1 to K), and whether the tag begins there."""
+    """A token carries a tag (1 to K): how probable it is that the tag begins there, goes on, and is there and ends."""
 
     token: int
     tag: int
-    begins: bool
-    confidence: float
+    begins: float
+    goes_on: float
+    ends: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the head says of rows: the tags that each row's tokens carry, in order of tokens, and the probabilities of
-    the listing-level labels, [rows, M], on the CPU."""
+    """What the head says of rows: the tags that each row's tokens may carry, in order of tokens, and the probabilities
+    of the listing-level labels, [rows, M], on the CPU."""
 
     tags: list[list[TokenTag]]
     labels: Tensor
 
 
 def reading(posteriors: Tensor, logits: Tensor) -> Reading:
-    """Read the probabilities [rows, tokens, K, 2] that tags begin and go on, and the logits of labels [rows, M]. A
-    token carries every tag that is probable enough: none, one or several."""
-    begin, inside = posteriors.unbind(-1)
-    confidences = (begin + inside).clamp(max=_BELOW_ONE)
-    carried = confidences > _CARRIED
+    """Read the probabilities [rows, tokens, K, 3] of what tags do (taggen.chain), and the logits of labels [rows, M]. A
+    token carries every tag that is probable enough for a span: none, one or several."""
+    carried = posteriors[..., 0] + posteriors[..., 1] > READ
     tags: list[list[TokenTag]] = [[] for _ in posteriors]
-    for (row, token, tag), begins, confidence in zip(
-        carried.nonzero().tolist(), (begin > inside)[carried].tolist(), confidences[carried].tolist(), strict=True
-    ):
-        tags[row].append(TokenTag(token, tag + 1, begins, confidence))
+    for (row, token, tag), does in zip(carried.nonzero().tolist(), posteriors[carried].tolist(), strict=True):
+        tags[row].append(TokenTag(token, tag + 1, *does))
     return Reading(tags, _sigmoid(logits).clamp(max=_BELOW_ONE).cpu())
 
 
@@ -112,10 +109,11 @@ class Answer:
 
 
 def spans(tags: Iterable[TokenTag], sources: Sequence[int]) -> list[Span]:
-    """Join a stream's tokens into spans, by tag, in the order of their first tokens. None crosses from one field
-    (`sources`) into another; blanks are passed over.
+    """Read a stream's spans out of the tags that its tokens may carry, by tag, in the order of their first tokens. None
+    crosses from one field (`sources`) into another; blanks are passed over.
 
-    A span's confidence is the mean over its tokens.
+    A span's confidence is the probability that the tag begins at its first token, goes on to its last one and ends
+    there. Of those more probable than READ that share tokens the most probable is read.
     """
     real = [at for at, source in enumerate(sources) if source >= 0]
     before = {at: one for one, at in pairwise(real) if sources[one] == sources[at]}
@@ -123,10 +121,31 @@ def spans(tags: Iterable[TokenTag], sources: Sequence[int]) -> list[Span]:
     latest: dict[int, list[TokenTag]] = {}  # of each tag
     for one in tags:
         run = latest.get(one.tag)
-        if run is None or one.begins or run[-1].token != before.get(one.token):
+        if run is None or run[-1].token != before.get(one.token):
             latest[one.tag] = run = []
             runs.append(run)
         run.append(one)
-    return [
-        Span(run[0].tag, run[0].token, run[-1].token + 1, sum(one.confidence for one in run) / len(run)) for run in runs
-    ]
+    found = [span for run in runs for span in _most_probable(run)]
+    return sorted(found, key=lambda span: (span.first, span.tag))
+
+
+def _most_probable(run: Sequence[TokenTag]) -> list[Span]:
+    """The spans of a run of tokens that may carry one tag."""
+    candidates: list[tuple[float, int, int]] = []
+    for first in range(len(run)):
+        reaches = run[first].begins  # how probable it is that a span begins at `first` and holds all up to `last`
+        for last in range(first, len(run)):
+            if last > first:
+                before = run[last - 1]
+                reaches *= min(1.0, run[last].goes_on / (before.begins + before.goes_on))
+            if reaches <= READ:
+                break
+            confidence = reaches * min(1.0, run[last].ends / (run[last].begins + run[last].goes_on))
+            if confidence > READ:
+                candidates.append((min(confidence, _BELOW_ONE), first, last))
+    kept: list[Span] = []
+    for confidence, first, last in sorted(candidates, reverse=True):
+        span = Span(run[0].tag, run[first].token, run[last].token + 1, confidence)
+        if all(span.last <= one.first or one.last <= span.first for one in kept):
+            kept.append(span)
+    return kept

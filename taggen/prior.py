@@ -20,16 +20,17 @@ _UNSEEN = 0.5  # added to each count: what no listing has is improbable, not imp
 
 
 def bias(labelled: Sequence[Labelled], base: Base, tags: Sequence[str], labels: Sequence[Label]) -> Tensor:
-    """The head's bias to begin with, float32 [2K+1+M]: the log-odds that each tag begins, and goes on, at a token, and
-    those of each label among the listings that say something of its name."""
+    """The head's bias to begin with, float32 [2K+1+M]: the log-odds that each tag begins at a token, that it goes on at
+    one where it can, and those of each label among the listings that say something of its name."""
     numbers = {name: number for number, name in enumerate(tags, 1)}
-    counts = torch.full((3, len(tags)), _UNSEEN)
+    begins, goes_on = torch.full((2, len(tags)), _UNSEEN), torch.full((2, len(tags)), _UNSEEN)
     for item, prepared in zip(
         labelled, windows.prepare([item.listing for item in labelled], base.tokenizer, base.special), strict=True
     ):
-        its = batches.token_labels(item, prepared, numbers)
-        counts += torch.stack([(its == state).sum(0) for state in (0, BEGINS, GOES_ON)])
-    tokens = (counts[1:] / counts[0]).log().T.flatten()
+        its, open_ = batches.token_labels(item, prepared, numbers)
+        begins += torch.stack([(its == state).sum(0) for state in (0, BEGINS)])
+        goes_on += torch.stack([((its == state) & open_).sum(0) for state in (0, GOES_ON)])
+    tokens = torch.stack([(does / none).log() for none, does in (begins, goes_on)], -1).flatten()
     targets = batches.label_targets(labelled, labels)
     having = (targets == 1).sum(0) + _UNSEEN
     lacking = (targets == 0).sum(0) + _UNSEEN

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import torch
 from taggen import adapter as adapters
 from taggen import chain, head, postprocess, windows
 from taggen.adapter import Adapter, Card
-from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
+from taggen.base import DTYPES, Base, Quantization, linear_layers, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
 from taggen.head import Answer, TokenTag
 from taggen.listing import Listing
@@ -34,6 +35,10 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 in float32 it
 # holds some 400, in bfloat16 800.
 ADAPTER_BYTES = 2 * 2**30
+
+# Of the widest layer's activations in one forward pass on a CPU, for each thread. A pass of more has them come and go
+# from beyond the cache: 64 rows of 96 tokens take half as long again as when a quarter of them goes at a time.
+_PASS_BYTES = 6 * 2**20
 
 SMOKE = Listing("smoke", "smoke", 1, "Nike Air Force 1 red leather running shoe, 防水 42")
 
@@ -108,6 +113,7 @@ class Tagger:
         self._device = device
         self.card = adapter.card
         self.default = adapter
+        self._widest = max(layer.out_features for _, layer in linear_layers(base.encoder))
         place(base.encoder, quantization, dtype, device)
         self._model = MixedModel(base, adapter_bytes, dtype, device).eval()
         self.model = Model(
@@ -238,13 +244,21 @@ class Tagger:
             for slot in dict.fromkeys(slots):
                 self._model.fill(slot)
             for length, rows in sorted(by_length.items()):
-                self._read_rows(prepared, slots, length, rows, streams)
+                most = self._pass_rows(length)
+                for at in range(0, len(rows), most):
+                    self._read_rows(prepared, slots, length, rows[at : at + most], streams)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         return [
             Answer(head.spans(sorted(stream.tags), listing.sources), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
+
+    def _pass_rows(self, length: int) -> int:
+        """Rows of so many tokens that go through the model at once."""
+        if self._device.type == "cuda":
+            return sys.maxsize
+        return max(1, _PASS_BYTES * torch.get_num_threads() // (4 * self._widest * length))
 
     def _read_rows(
         self,

@@ -187,14 +187,13 @@ def _print_calibration(calibration: "Calibration", listings: int) -> None:
     """What thresholds do on the development part."""
     aim = "the best F1" if calibration.precision is None else f"a precision of {calibration.precision:g} of each tag"
     table = Table("", title=f"thresholds for {aim}, on the {listings} listings held out", title_justify="left")
-    for column in ("temperature", "shift", "threshold", "precision", "recall", "F1"):
+    for column in ("temperature", "threshold", "precision", "recall", "F1"):
         table.add_column(column, justify="right")
     for name, quality in (("mentions", calibration.of_tags), ("labels", calibration.of_labels)):
         if quality.plain.marked or quality.plain.found:
             for threshold, score in (("0.5", quality.plain), ("tuned", quality.tuned)):
                 figures = (f"{100 * figure:.1f}" for figure in (score.precision, score.recall, score.f1))
-                scaled = (f"{number:.2f}" for number in quality.scaling)
-                table.add_row(name, *scaled, threshold, *figures)
+                table.add_row(name, f"{quality.temperature:.2f}", threshold, *figures)
     errors.print(table)
 
 

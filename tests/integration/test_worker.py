@@ -105,7 +105,7 @@ async def test_an_output_too_large_for_its_topic_is_a_dead_letter(stage: Stage) 
     """So is a 10 MB description; both letters are cut to what the topics take, and the others come out, also where
     those of one partition are too large together."""
     await stage.create_topics(max_output_bytes=6_000)
-    many_tags = avro(1, description="nike red cotton shoes " * 300)
+    many_tags = avro(1, description="Color: red. Brand: Nike. Material: cotton. " * 300)
     values = [avro(0), many_tags, avro(2, description="x" * 10_000_000), *[avro(3)] * 30]
     places = await stage.publish(values)
     with stage.worker():

@@ -106,7 +106,7 @@ def test_what_would_be_served_wrongly_is_refused(changes: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 1}, "format 1, this program reads 2: train it anew"),
+        ({"format": 2}, "format 2, this program reads 3: train it anew"),
         ({"name": ""}, "strings of 1 to 256"),
         ({"merchant": None}, "strings of 1 to 256"),
         ({"tags": [], "labels": []}, "1 to 512 different tags, or labels"),

@@ -28,7 +28,8 @@ def base(tiny: Tiny) -> Base:
 def labels_of(item: Labelled, base: Base) -> list[Labels]:
     """The labels of the listing's tokens."""
     (prepared,) = windows.prepare([item.listing], base.tokenizer, base.special)
-    return told(batches.token_labels(item, prepared, NUMBERS))
+    labels, _ = batches.token_labels(item, prepared, NUMBERS)
+    return told(labels)
 
 
 def told(labels: Tensor) -> list[Labels]:
@@ -56,6 +57,16 @@ def test_tokens_are_labelled_by_the_span_that_holds_most_of_them(base: Base) -> 
         {"color": BEGINS},
     ]
     assert labels_of(Labelled(listing, spans, partial=True), base)[-3:] == [None, None, {"color": BEGINS}]
+
+
+def test_a_tag_can_go_on_behind_a_token_of_the_field_that_carries_it(base: Base) -> None:
+    """Whether it does or not; never into another field."""
+    listing = Listing("m", "p", 1, "nike shoe red blue", description="red", attributes={"Colour": "black"})
+    spans = (Span("title", 0, 9, "brand"), Span("title", 14, 18, "color"), Span("attributes.Colour", 0, 5, "color"))
+    (prepared,) = windows.prepare([listing], base.tokenizer, base.special)
+    _, open_ = batches.token_labels(Labelled(listing, spans), prepared, NUMBERS)
+    at = [{tag for tag, number in NUMBERS.items() if token[number - 1]} for token in open_.tolist()]
+    assert at == [set(), {"brand"}, {"brand"}, *[set[str]()] * 7]
 
 
 def test_a_token_has_the_labels_of_all_its_spans(base: Base) -> None:
@@ -89,7 +100,7 @@ def test_rows_of_a_batch_line_up(base: Base) -> None:
     item = Labelled(Listing("m", "p", 1, "nike red"), (Span("title", 0, 4, "brand"),))
     long = replace(item, listing=Listing("m", "p", 1, "nike " + "red " * 300))
     listings = [(one, windows.prepare([one.listing], base.tokenizer, base.special)[0]) for one in (item, long)]
-    ids, mask, labels, of, _ = batches.collate(listings, NUMBERS, (), base.special)
+    ids, mask, labels, open_, of, _ = batches.collate(listings, NUMBERS, (), base.special)
     assert ids.shape == mask.shape == labels.shape[:2] == (3, max(window.padded for window in listings[1][1].windows))
     special = base.special
     nike, red = listings[0][1].ids
@@ -97,6 +108,7 @@ def test_rows_of_a_batch_line_up(base: Base) -> None:
     assert mask.sum(-1).tolist() == [4, 256, 301 - 254 + windows.OVERLAP_TOKENS + 2]
     assert told(labels[0, :5]) == [None, {"brand": BEGINS}, {}, None, None]
     assert (labels[~mask] == IGNORED).all()
+    assert open_.nonzero().tolist() == [[row, 2, NUMBERS["brand"] - 1] for row in (0, 1)]
     assert of.tolist() == [0, 1, 1]
 
 

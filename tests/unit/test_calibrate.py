@@ -12,7 +12,6 @@ from taggen.calibrate import Calibration, calibrate
 from taggen.calibration import calibration_error, outcomes, reliability
 from taggen.corpus import Labelled
 from taggen.development import Development
-from taggen.scaling import Scaling
 from taggen.tagger import Tagger
 from tests.tiny import LABELS, TAG_SET, Tiny
 
@@ -60,7 +59,7 @@ def test_what_is_calibrated_is_what_is_served(tiny: Tiny, dev: list[Labelled], t
     """The saved adapter is less wrong about itself, and finds as much as calibration said, save for the rounding to
     bfloat16."""
     calibration, served = calibrated(tiny, dev, tmp_path / "new", None)
-    assert calibration.of_tags.scaling.temperature > 1  # the tiny adapter is far surer than a third
+    assert calibration.of_tags.temperature > 1  # the tiny adapter is far surer than a third
     before = tagger.load(str(tiny.base), tiny.adapter, "none", device="cpu")
     assert error_of(served, dev) < error_of(before, dev) - 0.02
     score = evaluate.score(dev, evaluate.tag_all(served, dev))[evaluate.MICRO]
@@ -91,5 +90,5 @@ def test_labels_of_unknown_names_have_no_say(tiny: Tiny, dev: list[Labelled]) ->
     bare = [replace(item, labels={}) for item in dev]
     calibration = calibrate(model_of(tiny.adapter, base), Development(bare, base, TAG_SET, LABELS), TAG_SET, LABELS)
     assert calibration.labels == LABELS
-    assert calibration.of_labels.scaling == Scaling()
+    assert calibration.of_labels.temperature == 1.0
     assert calibration.of_labels.plain.marked == calibration.of_labels.tuned.found == 0

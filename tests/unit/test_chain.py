@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import defaultdict
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from taggen.chain import posteriors
+from taggen.head import reading, spans
 from taggen.windows import BLANK, NO_FIELD
 
 TAGS = 2
@@ -18,28 +20,32 @@ LABELS = 2 * TAGS + 1
 NONE, BEGINS, GOES_ON = range(3)
 
 
-def may_follow(label: int, before: int | None, same_field: bool) -> bool:
-    """Whether a reading may have the label behind another; None: the row begins here."""
-    return label != GOES_ON or before is None or (same_field and before != NONE)
+def readings(scores: Tensor, sources: list[int]) -> list[tuple[float, tuple[int, ...]]]:
+    """Every reading of a tag at a row's real tokens with its probability, given the scores of its three labels,
+    [tokens, 3]: the product over the tokens of what they say of what the tag may do there."""
+    real = [at for at, source in enumerate(sources) if source >= 0]
+    found = []
+    for labels in itertools.product(range(3), repeat=len(real)):
+        weight = 1.0
+        before = None
+        for at, label in zip(real, labels, strict=True):
+            may = 3 if before is not None and before == (sources[at], True) else 2
+            weight *= float(scores[at, :may].double().softmax(-1)[label]) if label < may else 0.0
+            before = sources[at], label != NONE
+        found.append((weight, labels))
+    assert sum(weight for weight, _ in found) == pytest.approx(1)
+    return found
 
 
 def counted(scores: Tensor, sources: list[int]) -> Tensor:
-    """What the posteriors of a tag are at a row's real tokens, [tokens, 2], given the scores of its three labels,
-    [tokens, 3]: every reading with its probability."""
-    own = scores.double().softmax(-1)
-    real = [at for at, source in enumerate(sources) if source >= 0]
-    found = torch.zeros_like(own)
-    for labels in itertools.product(range(3), repeat=len(real)):
-        befores: list[int | None] = [None, *labels]
-        fields = [sources[real[0]], *(sources[at] for at in real)]
-        if all(
-            may_follow(label, before, fields[at] == fields[at + 1])
-            for at, (label, before) in enumerate(zip(labels, befores, strict=False))
-        ):
-            weight = math.prod(float(own[at, label]) for at, label in zip(real, labels, strict=True))
-            for at, label in zip(real, labels, strict=True):
-                found[at, label] += weight
-    return (found[real] / found[real].sum(-1, keepdim=True))[:, 1:]
+    """What the posteriors of a tag are at a row's real tokens, [tokens, 3]."""
+    found = torch.zeros(sum(source >= 0 for source in sources), 3)
+    for weight, labels in readings(scores, sources):
+        for at, label in enumerate(labels):
+            if label != NONE:
+                found[at, label - 1] += weight
+                found[at, 2] += weight * ((*labels, NONE)[at + 1] != GOES_ON)
+    return found
 
 
 @given(
@@ -47,27 +53,43 @@ def counted(scores: Tensor, sources: list[int]) -> Tensor:
     st.integers(0, 2**32),
 )
 def test_posteriors_are_those_of_all_readings(sources: list[int], seed: int) -> None:
-    """A tag goes on only where it is open in the same field, whatever other tags do there; blanks and separators carry
-    none, and a row may begin in the middle of one."""
+    """A tag goes on only where the token before in the same field carries it, whatever other tags do there, and ends
+    where it does not; blanks and separators carry none."""
     scores = 3 * torch.randn(1, len(sources), LABELS, generator=torch.Generator().manual_seed(seed))
     found = posteriors(scores, torch.tensor([sources]))
     real = torch.tensor(sources) >= 0
     for tag in range(TAGS):
         its = scores[0][:, [0, 2 * tag + 1, 2 * tag + 2]]
-        torch.testing.assert_close(found[0, real, tag], counted(its, sources).float(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[0, real, tag], counted(its, sources), atol=1e-6, rtol=1e-5)
     assert (found[0, ~real] == 0).all()
 
 
+@given(st.integers(0, 2**32), st.sampled_from([[0, 0, 0, 0], [0, BLANK, 0, 0, 0], [0, 0, NO_FIELD, 1, 1]]))
+def test_a_spans_confidence_is_the_share_of_readings_that_have_it(seed: int, sources: list[int]) -> None:
+    """From its first token to its last one, no more and no less; all that are probable enough are read."""
+    scores = 3 * torch.randn(1, len(sources), 3, generator=torch.Generator().manual_seed(seed))
+    real = [at for at, source in enumerate(sources) if source >= 0]
+    shares: defaultdict[tuple[int, int], float] = defaultdict(float)
+    for weight, labels in readings(scores[0], sources):
+        firsts = [at for at, label in enumerate(labels) if label == BEGINS]
+        for first in firsts:
+            behind = itertools.takewhile(lambda at: labels[at] == GOES_ON, range(first + 1, len(labels)))  # noqa: B023
+            last = max(behind, default=first)
+            shares[real[first], real[last] + 1] += weight
+    (tags,) = reading(posteriors(scores, torch.tensor([sources])), torch.zeros(1, 0)).tags
+    found = {(span.first, span.last): span.confidence for span in spans(tags, sources)}
+    assert found == pytest.approx({place: shares[place] for place in found}, abs=1e-5)
+    assert set(found) >= {place for place, share in shares.items() if share > 0.5 + 1e-5}
+
+
 def test_a_tag_that_begins_nowhere_does_not_go_on() -> None:
-    """Three tokens that are each most probably inside are read with a beginning, though it is the less probable."""
-    probabilities = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.0, 0.9], [0.1, 0.0, 0.9]])
-    scores = probabilities.log().clamp(min=-50)[None]
-    found = posteriors(scores, torch.zeros(1, 3, dtype=torch.long))[0, :, 0]
-    assert found[0].sum() > 0.9
-    assert found[1, 1] > 0.9
-    apart = posteriors(scores, torch.tensor([[0, 1, 1]]))[0, :, 0]
-    assert apart[0].sum() == pytest.approx(0.5)
-    assert apart[1, 1] == 0
+    """However sure the tokens are that it would."""
+    sure = torch.tensor([[[0.0, -1.0, 50.0]] * 3])
+    found = posteriors(sure, torch.tensor([[0, 0, 0]]))[0, :, 0]
+    assert found[0].tolist() == pytest.approx([0.2689, 0.0, 0.0], abs=1e-4)
+    assert found[1:, 1].tolist() == pytest.approx([0.2689, 0.2689 + 0.7311 * 0.2689], abs=1e-4)
+    apart = posteriors(sure, torch.tensor([[0, 1, 2]]))[0, :, 0]
+    assert apart.tolist() == [pytest.approx([0.2689, 0.0, 0.2689], abs=1e-4)] * 3
 
 
 def test_a_token_may_carry_several_tags() -> None:
@@ -87,7 +109,7 @@ def test_the_same_bits_in_any_batch(tags: int) -> None:
     scores = 5 * torch.randn(37, 24, 2 * tags + 1, generator=generator)
     sources = torch.randint(BLANK, 3, (37, 24), generator=generator).sort(dim=1, stable=True).values
     together = posteriors(scores, sources)
-    assert together.shape == (37, 24, tags, 2)
+    assert together.shape == (37, 24, tags, 3)
     for row in range(37):
         assert torch.equal(posteriors(scores[row : row + 1], sources[row : row + 1])[0], together[row])
     longer = torch.cat((scores, torch.zeros_like(scores[:, :8])), 1)
@@ -111,4 +133,5 @@ def test_no_score_is_too_large(numbers: list[float]) -> None:
     scores = torch.tensor(numbers).reshape(1, 4, LABELS)
     found = posteriors(scores, torch.zeros(1, 4, dtype=torch.long))
     assert ((found >= 0) & (found <= 1)).all()
-    assert (found.sum(-1) <= 1 + 1e-6).all()
+    assert (found[..., :2].sum(-1) <= 1 + 1e-6).all()
+    assert (found[..., 2] <= found[..., :2].sum(-1) + 1e-6).all()

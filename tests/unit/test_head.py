@@ -1,26 +1,38 @@
+from itertools import pairwise
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taggen.head import Span, TokenTag, begin_label, label_count, reading, spans
+from taggen.head import READ, Span, TokenTag, begin_label, label_count, reading, spans
 from taggen.windows import BLANK, NO_FIELD
 
 
 def spans_of(text: str, sources: list[int] | None = None) -> list[tuple[int, int, int]]:
-    """(tag, first, last) of the spans of such a text: "B1 I1 O B2", where a token of two tags is B1+B2."""
-    labels = text.split()
+    """(tag, first, last) of the spans of such a text: "B1 I1 O B2", where a token of two tags is B1+B2. The head is
+    nearly sure of it."""
+    sources = sources or [0] * len(text.split())
+    labels = [set(label.split("+")) - {"O"} for label in text.split()]
+    real = [at for at, source in enumerate(sources) if source >= 0]
+    behind = {at: after for at, after in pairwise(real) if sources[at] == sources[after]}
     tags = [
-        TokenTag(at, int(one[1:]), one[0] == "B", 0.5)
-        for at, label in enumerate(labels)
-        if label != "O"
-        for one in label.split("+")
+        TokenTag(
+            at,
+            int(one[1:]),
+            0.9 * (one[0] == "B"),
+            0.9 * (one[0] == "I"),
+            0.9 * (at not in behind or f"I{one[1:]}" not in labels[behind[at]]),
+        )
+        for at, its in enumerate(labels)
+        for one in sorted(its)
     ]
-    return [(span.tag, span.first, span.last) for span in spans(tags, sources or [0] * len(labels))]
+    return [(span.tag, span.first, span.last) for span in spans(tags, sources)]
 
 
 def test_tokens_join_into_spans() -> None:
-    """A span begins with a B, or with an I that follows nothing of its tag, and ends before the next."""
-    assert spans_of("B1 I1 O B2 B2 I2 I1 O I3 I3") == [(1, 0, 2), (2, 3, 4), (2, 4, 6), (1, 6, 7), (3, 8, 10)]
+    """A span begins with a B, and ends before what does not go on with it."""
+    assert spans_of("B1 I1 O B2 B2 I2 B1 O B3 I3") == [(1, 0, 2), (2, 3, 4), (2, 4, 6), (1, 6, 7), (3, 8, 10)]
     assert spans_of("O O") == []
     assert spans_of("") == []
 
@@ -32,8 +44,8 @@ def test_spans_of_several_tags_share_tokens() -> None:
 
 def test_no_span_crosses_fields() -> None:
     """Another field or a separator ends a span."""
-    assert spans_of("I1 I1 O I1", [0, 0, NO_FIELD, 1]) == [(1, 0, 2), (1, 3, 4)]
-    assert spans_of("I1 I1", [0, 1]) == [(1, 0, 1), (1, 1, 2)]
+    assert spans_of("B1 I1 O B1", [0, 0, NO_FIELD, 1]) == [(1, 0, 2), (1, 3, 4)]
+    assert spans_of("B1 B1", [0, 1]) == [(1, 0, 1), (1, 1, 2)]
 
 
 def test_blanks_do_not_part_a_span() -> None:
@@ -43,9 +55,15 @@ def test_blanks_do_not_part_a_span() -> None:
     assert spans_of("O B1 O B1 O I1", blanks) == [(1, 1, 2), (1, 3, 6)]
 
 
-def test_a_spans_confidence_is_the_mean_of_its_tokens() -> None:
-    """Blanks inside do not count."""
-    assert spans([TokenTag(0, 1, True, 0.9), TokenTag(2, 1, False, 0.7)], [0, BLANK, 0]) == [Span(1, 0, 3, 0.8)]
+def test_of_spans_that_share_tokens_the_most_probable_is_read() -> None:
+    """Each token of *Green Tea Bags* carries the tag more probably than not, but that it ends with *Tea* is the most
+    probable; with all three a little less so, nothing is probable enough."""
+    green, tea = TokenTag(0, 1, 1.0, 0.0, 0.0), TokenTag(1, 1, 0.0, 1.0, 0.47)
+    assert spans([green, tea, TokenTag(2, 1, 0.0, 0.53, 0.53)], [0] * 3) == [Span(1, 0, 3, pytest.approx(0.53))]
+    tea = tea._replace(ends=0.45)
+    assert spans([green, tea, TokenTag(2, 1, 0.0, 0.55, 0.43)], [0] * 4) == [Span(1, 0, 2, pytest.approx(0.45))]
+    tea = tea._replace(ends=0.35)
+    assert spans([green, tea, TokenTag(2, 1, 0.0, 0.65, 0.33)], [0] * 4) == []
 
 
 def test_reading_takes_a_tags_two_labels_together() -> None:
@@ -53,21 +71,27 @@ def test_reading_takes_a_tags_two_labels_together() -> None:
     assert label_count(2) == 5
     assert begin_label(2) == 3
     posteriors = torch.tensor(
-        [[[[0.25, 0.5], [0.0, 0.0]], [[0.0, 0.375], [0.625, 0.25]], [[0.75, 0.0], [0.125, 0.75]]]]
+        [
+            [
+                [[0.25, 0.5, 0.5], [0.0, 0.0, 0.0]],
+                [[0.0, 0.375, 0.125], [0.625, 0.25, 0.0]],
+                [[0.75, 0.0, 0.75], [0.125, 0.75, 0.5]],
+            ]
+        ]
     )
     (tags,) = reading(posteriors, torch.zeros(1, 0)).tags
     assert tags == [
-        TokenTag(0, 1, False, 0.75),
-        TokenTag(1, 2, True, 0.875),
-        TokenTag(2, 1, True, 0.75),
-        TokenTag(2, 2, False, 0.875),
+        TokenTag(0, 1, 0.25, 0.5, 0.5),
+        TokenTag(1, 2, 0.625, 0.25, 0.0),
+        TokenTag(2, 1, 0.75, 0.0, 0.75),
+        TokenTag(2, 2, 0.125, 0.75, 0.5),
     ]
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40), st.integers(1, 9))
 def test_labels_are_read_each_by_itself(logits: list[float], rows: int) -> None:
     """With the same bits in each row of a batch."""
-    labels = reading(torch.zeros(rows, 3, 0, 2), torch.tensor(logits).repeat(rows, 1)).labels
+    labels = reading(torch.zeros(rows, 3, 0, 3), torch.tensor(logits).repeat(rows, 1)).labels
     assert labels.shape == (rows, len(logits))
     assert (labels == labels[0]).all()
     torch.testing.assert_close(labels[0], torch.tensor(logits).sigmoid())
@@ -75,7 +99,7 @@ def test_labels_are_read_each_by_itself(logits: list[float], rows: int) -> None:
 
 def test_a_head_without_tags_reads_labels() -> None:
     """No token carries any."""
-    read = reading(torch.zeros(2, 3, 0, 2), torch.zeros(2, 4))
+    read = reading(torch.zeros(2, 3, 0, 3), torch.zeros(2, 4))
     assert read.tags == [[], []]
     assert read.labels.tolist() == [[0.5] * 4] * 2
 
@@ -83,6 +107,6 @@ def test_a_head_without_tags_reads_labels() -> None:
 @given(st.floats(0, 1, width=32), st.floats(-30, 30, width=32))
 def test_confidences_are_probabilities(begins: float, logit: float) -> None:
     """Rounding never makes 1 of them, which is the threshold that nothing reaches."""
-    read = reading(torch.tensor([[[[begins, 1 - begins]]]]), torch.tensor([[logit]]))
-    assert 0.4 < read.tags[0][0].confidence < 1
+    read = reading(torch.tensor([[[[begins, 1 - begins, 1.0], [1.0, 0.0, 1.0]]]]), torch.tensor([[logit]]))
+    assert all(READ < span.confidence < 1 for span in spans(read.tags[0], [0]))
     assert ((read.labels >= 0) & (read.labels < 1)).all()

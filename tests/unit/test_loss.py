@@ -9,18 +9,21 @@ TAGS, LABELS = 2, 3
 SPANS = 2 * TAGS + 1
 
 
-def batch(targets: list[list[int]], labels: list[list[float]], listings: list[int] | None = None) -> Batch:
-    """A batch of rows whose tokens begin this tag, or none; each row is a listing unless told otherwise."""
+def batch(
+    targets: list[list[int]], labels: list[list[float]], listings: list[int] | None = None, *, goes_on: bool = False
+) -> Batch:
+    """A batch of rows whose tokens begin this tag, or none; each row is a listing unless told otherwise. With `goes_on`
+    tags may go on everywhere, else nowhere."""
     tokens = torch.tensor(targets)
     its = torch.tensor(listings or list(range(len(targets))))
     tags = torch.where(tokens[..., None] == IGNORED, IGNORED, (tokens[..., None] == torch.arange(1, TAGS + 1)).long())
-    return Batch(tokens, tokens > 0, tags, its, torch.tensor(labels))
+    return Batch(tokens, tokens > 0, tags, torch.full_like(tags, goes_on, dtype=torch.bool), its, torch.tensor(labels))
 
 
 def test_tokens_and_labels_both_count() -> None:
-    """By hand: scores of zero make a third of what each tag does at a token and a half of each listing-level label."""
+    """By hand: scores of zero make a half of what each tag does at a token and of each listing-level label."""
     scores = torch.zeros(1, 3, SPANS + LABELS)
-    tokens = TAGS * torch.tensor(3.0).log()
+    tokens = TAGS * torch.tensor(2.0).log()
     a_label = torch.tensor(2.0).log()
     both = loss(scores, batch([[IGNORED, 1, 0]], [[1.0, 0.0, 0.0]]))
     alone = loss(scores[..., :SPANS], batch([[IGNORED, 1, 0]], [[]]))
@@ -30,12 +33,22 @@ def test_tokens_and_labels_both_count() -> None:
     assert (unknown - tokens) / a_label > 0
 
 
+def test_where_a_tag_can_go_on_it_may_do_three_things() -> None:
+    """By hand, and elsewhere the score of going on has no say."""
+    scores = torch.zeros(1, 3, SPANS)
+    targets = [[IGNORED, 1, 0]]
+    torch.testing.assert_close(loss(scores, batch(targets, [[]], goes_on=True)), TAGS * torch.tensor(3.0).log())
+    scores[..., 2::2] = 7.0
+    torch.testing.assert_close(loss(scores, batch(targets, [[]])), TAGS * torch.tensor(2.0).log())
+
+
 @pytest.mark.parametrize("column", range(SPANS + LABELS))
 def test_what_nobody_knows_teaches_nothing(column: int) -> None:
     """No gradient reaches the outputs of a label of which nothing is known, nor any without a single target."""
     scores = torch.randn(2, 3, SPANS + LABELS, requires_grad=True)
     unknown = float(IGNORED)
-    loss(scores, batch([[IGNORED, 1, 0], [IGNORED] * 3], [[1.0, unknown, 0.0], [0.0, unknown, unknown]])).backward()
+    labels = [[1.0, unknown, 0.0], [0.0, unknown, unknown]]
+    loss(scores, batch([[IGNORED, 1, 0], [IGNORED] * 3], labels, goes_on=True)).backward()
     assert scores.grad is not None
     reached = scores.grad[..., column].abs().amax(-1) > 0
     assert reached.tolist() == {SPANS: [True, True], SPANS + 1: [False, False]}.get(column, [True, False])

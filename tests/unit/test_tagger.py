@@ -64,6 +64,20 @@ def test_a_tag_depends_on_its_listing_alone(quantization: Any, dtype: str, tiny:
         assert tag(served, [listings[at] for at in chosen]) == [alone[at] for at in chosen]
 
 
+def test_a_pass_holds_what_the_cache_does(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one length go through the model some at a time, one at least, and come out as they were."""
+    served = tagger.load(str(tiny.base), tiny.adapter, device="cpu")
+    listings = random_listings(40, random.Random(1))  # noqa: S311
+    expected = tag(served, listings)
+    passes: list[tuple[int, int]] = []
+    served._model.register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape)))
+    monkeypatch.setattr(tagger, "_PASS_BYTES", 4 * served._widest * 64 // torch.get_num_threads())
+    assert tag(served, listings) == expected
+    assert all(rows == 1 or rows * tokens <= 64 for rows, tokens in passes)
+    assert max(rows for rows, _ in passes) > 1
+    assert len(passes) > len({tokens for _, tokens in passes})
+
+
 def test_another_run_gives_the_same_bits(tiny: Tiny) -> None:
     """Loaded anew and with another number of threads too."""
     listings = random_listings(10, random.Random(0))  # noqa: S311

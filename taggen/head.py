@@ -144,8 +144,9 @@ def _most_probable(run: Sequence[TokenTag]) -> list[Span]:
             if confidence > READ:
                 candidates.append((min(confidence, _BELOW_ONE), first, last))
     kept: list[Span] = []
+    taken = [False] * len(run)
     for confidence, first, last in sorted(candidates, reverse=True):
-        span = Span(run[0].tag, run[first].token, run[last].token + 1, confidence)
-        if all(span.last <= one.first or one.last <= span.first for one in kept):
-            kept.append(span)
+        if not any(taken[first : last + 1]):
+            taken[first : last + 1] = [True] * (last + 1 - first)
+            kept.append(Span(run[0].tag, run[first].token, run[last].token + 1, confidence))
     return kept

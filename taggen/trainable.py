@@ -48,7 +48,8 @@ def build(
         modules_to_save=["head"],
     )
     if not torch.cuda.is_available():
-        base.encoder.set_attn_implementation("eager")  # torch's fused one takes eight times as long backwards on a CPU
+        # torch's fused attention takes eight times as long there and back, in a CPU's bfloat16
+        base.encoder.set_attn_implementation("eager")
     width = head_width(len(tags), len(labels))
     model: nn.Module = get_peft_model(TaggerModel(base.encoder, base.hidden_size, width), config)
     return model.eval()

@@ -29,7 +29,7 @@ def readings(scores: Tensor, sources: list[int]) -> list[tuple[float, tuple[int,
         weight = 1.0
         before = None
         for at, label in zip(real, labels, strict=True):
-            may = 3 if before is not None and before == (sources[at], True) else 2
+            may = 3 if before == (sources[at], True) else 2
             weight *= float(scores[at, :may].double().softmax(-1)[label]) if label < may else 0.0
             before = sources[at], label != NONE
         found.append((weight, labels))

@@ -108,5 +108,8 @@ def test_a_head_without_tags_reads_labels() -> None:
 def test_confidences_are_probabilities(begins: float, logit: float) -> None:
     """Rounding never makes 1 of them, which is the threshold that nothing reaches."""
     read = reading(torch.tensor([[[[begins, 1 - begins, 1.0], [1.0, 0.0, 1.0]]]]), torch.tensor([[logit]]))
-    assert all(READ < span.confidence < 1 for span in spans(read.tags[0], [0]))
+    found = spans(read.tags[0], [0])
+    assert found[-1].tag == 2  # the certain one is read, and so is the other where it is probable enough
+    assert len(found) == 1 + (begins > READ)
+    assert all(READ < span.confidence < 1 for span in found)
     assert ((read.labels >= 0) & (read.labels < 1)).all()

@@ -35,7 +35,7 @@ from ways import PROGRESS, Bed, clock, in_turns, ratio, scaled, shipped, twin
 
 from taggen import adapter as adapters
 from taggen.adapter import Adapter
-from taggen.base import DTYPES, Base, Quantization, load_base
+from taggen.base import DTYPES, Base, Quantization, load_base, update_dtype
 from taggen.headpages import HeadPages, bio_pages, label_pages
 from taggen.lora import page_width
 from taggen.mixed import AdapterSlot, MixedModel
@@ -153,15 +153,17 @@ def load_times(model: MixedModel, one: Adapter, rounds: int, device: torch.devic
     return {"image_ms": Figure.of(image), "copy_ms": Figure.of(copied)}
 
 
-def memory(base: Base, dtype: torch.dtype, ranks: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Bytes of an adapter in the device's memory, beside those of its tensors in the same dtype."""
+def memory(base: Base, updates: torch.dtype, heads: torch.dtype, ranks: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Bytes of an adapter in the device's memory, beside those of its tensors in the same dtypes."""
     found = {}
     for rank in ranks:
         one = random_adapter(base, rank)
-        heads = bio_pages(one.card) + label_pages(one.card)
-        paged = page_count(rank) * page_width(base.encoder) * dtype.itemsize
-        paged += heads * HeadPages.page_bytes(base.hidden_size, dtype)
-        own = sum(tensor.numel() for tensor in one.tensors.values()) * dtype.itemsize
+        head_pages = bio_pages(one.card) + label_pages(one.card)
+        paged = page_count(rank) * page_width(base.encoder) * updates.itemsize
+        paged += head_pages * HeadPages.page_bytes(base.hidden_size, heads)
+        own = sum(
+            tensor.numel() * (updates if "lora_" in key else heads).itemsize for key, tensor in one.tensors.items()
+        )
         found[f"rank {rank}"] = {"bytes": paged, "tensors": own, "ratio": paged / own}
     return found
 
@@ -183,7 +185,8 @@ def run(scale: Scale, dtype: str, device: torch.device) -> Results:
     base, one = load_base("embedded"), shipped(RANK)
     parameters, config = parameters_of(base), base.encoder.config
     kind: Kind = (quantization, dtype)
-    page = page_width(base.encoder) * DTYPES[dtype].itemsize
+    updates = update_dtype(quantization, DTYPES[dtype], device)
+    page = page_width(base.encoder) * updates.itemsize
 
     merchants = [scaled(one, number) for number in range(scale.merchants)]
     PROGRESS.print(f"{scale.merchants} merchants", highlight=False)
@@ -236,7 +239,7 @@ def run(scale: Scale, dtype: str, device: torch.device) -> Results:
         "seconds": {name: Figure.of(each) for name, each in seconds.items()},
         "listings_s": {name: Figure.of([scale.rows / one for one in each]) for name, each in seconds.items()},
         "loading": loading,
-        "adapter_memory": memory(base, DTYPES[dtype], (16, 64)),
+        "adapter_memory": memory(base, updates, DTYPES[dtype], (16, 64)),
         "padding": 1 - filled / LENGTH,
         "peak_gflops": top,
         "share_of_peak": Figure.of([work * filled / LENGTH / one / top.median for one in seconds["mixed"]]),

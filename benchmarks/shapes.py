@@ -89,7 +89,7 @@ def cuda_shapes(rows: int, rounds: int, dtype: str, device: torch.device) -> dic
             work = 2 * parameters_of(base) * rows * LENGTH / 1e9
             one = random_adapter(base, RANK)
             place(base.encoder, quantization, DTYPES[dtype], device)
-            model = MixedModel(base, ADAPTER_BYTES, DTYPES[dtype], device).eval()
+            model = MixedModel(base, ADAPTER_BYTES, quantization, DTYPES[dtype], device).eval()
             slots = [slot for slot in (model.acquire(scaled(one, number)) for number in range(64)) if slot is not None]
             for slot in slots:
                 model.fill(slot)

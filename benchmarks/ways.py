@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from taggen import adapter as adapters
 from taggen.adapter import Adapter
-from taggen.base import DTYPES, Base, Quantization, linear_layers, place
+from taggen.base import DTYPES, Base, Quantization, linear_layers, place, update_dtype
 from taggen.head import TaggerModel
 from taggen.headpages import HeadPages
 from taggen.lora import page_width
@@ -105,8 +105,9 @@ class Bed:
         place(base.encoder, quantization, self._dtype, self._device)
         pages = len(self._adapters) * page_count(self._adapters[0].rank) + 8
         head_page = HeadPages.page_bytes(base.hidden_size, self._dtype)
-        page = page_width(base.encoder) * self._dtype.itemsize + HEAD_PAGES * head_page
-        model = MixedModel(base, pages * page + WIDEST * head_page, self._dtype, self._device).eval()
+        updates = update_dtype(quantization, self._dtype, self._device)
+        page = page_width(base.encoder) * updates.itemsize + HEAD_PAGES * head_page
+        model = MixedModel(base, pages * page + WIDEST * head_page, quantization, self._dtype, self._device).eval()
         slots = [slot for slot in map(model.acquire, self._adapters) if slot is not None]
         for slot in slots:
             model.fill(slot)

@@ -171,7 +171,7 @@ class Adapters:
 
     # versions
 
-    def ready(self, version: Version, model_s: float, news: bool) -> None:
+    def ready(self, version: Version, trial_s: float, news: bool) -> None:
         """Of the loader: the records that assign the version are in force."""
         merchant, reference = version.merchant, version.reference
         self.routing.release(merchant, reference)
@@ -180,10 +180,10 @@ class Adapters:
         if state.versions and state.versions[0] == reference:
             self._certain[merchant] = state.revision
         self._metrics.adapter_loads.labels("ready").inc()
-        if model_s:
-            self._metrics.adapter_trial_seconds.observe(model_s)
+        if trial_s:
+            self._metrics.adapter_trial_seconds.observe(trial_s)
         if news or version.revisions:
-            self._tell(version, "verified", model_ms=round(1000 * model_s, 1))
+            self._tell(version, "verified", trial_ms=round(1000 * trial_s, 1))
         version.revisions.clear()
         self._changed()
 

@@ -4,7 +4,8 @@
        ├──────> retrying    store or disk in trouble, or the device; tried again, the pause doubles
        └──────> refused     by its content, for good
 
-Reading, checking and copying run in threads of their own; the model's thread only tries a version once.
+All of that runs in threads of their own, trying too where the tagger is `concurrent`, one version at a time; else the
+model's thread tries it.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
+from threading import Lock
 from typing import Any, Protocol
 
 from streamer import failpoints
@@ -33,6 +35,10 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0  # the pause doubles from one to the oth
 
 class AdapterTagger(Tagger, Protocol):
     """What is needed of `taggen.tagger.Tagger`."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether the model may be called by several threads at once."""
 
     @property
     def default(self) -> Adapter:
@@ -86,9 +92,9 @@ class Version:
 class Listener(Protocol):
     """Who is told what becomes of a version; in the event loop, when its state is the new one."""
 
-    def ready(self, version: Version, model_s: float, news: bool) -> None:
-        """It is in memory; `model_s` is for how long it was tried, 0 when it was before; not `news`: it only left the
-        memory for a while."""
+    def ready(self, version: Version, trial_s: float, news: bool) -> None:
+        """It is in memory; `trial_s` is what its trial took from the model at most, 0 when that was before; not `news`:
+        it only left the memory for a while."""
 
     def refused(self, version: Version) -> None:
         """Its content must not be served."""
@@ -100,20 +106,28 @@ class Listener(Protocol):
 class _Engine:
     """The tagger as admission asks for it from a loader's thread, once."""
 
-    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, urgent: bool) -> None:
+    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, trials: Lock, urgent: bool) -> None:
         self.check = tagger.check
-        self.model_s = 0.0  # for which it had the model's thread: no batch is delayed by more
+        self.trial_s = 0.0  # of processor time beside the model's thread, or of that thread: delays no batch by more
         self._tagger = tagger
+        self._trials = trials
         self._submit = model_thread.submit_urgent if urgent else model_thread.submit
 
     def smoke(self, adapter: Adapter) -> None:
-        self._tagger.smoke(adapter, lambda call: self._submit(self._timed, call).result())
+        self._tagger.smoke(adapter, self._beside if self._tagger.concurrent else self._in_turn)
 
-    def _timed(self, call: Callable[[], object]) -> None:
-        started = time.perf_counter()
+    def _beside(self, call: Callable[[], object]) -> None:
+        with self._trials:  # all loaders at once would leave the model no core
+            self._timed(call, time.thread_time)
+
+    def _in_turn(self, call: Callable[[], object]) -> None:
+        self._submit(self._timed, call, time.perf_counter).result()
+
+    def _timed(self, call: Callable[[], object], clock: Callable[[], float]) -> None:
+        started = clock()
         call()
         failpoints.reach("copied")
-        self.model_s = time.perf_counter() - started
+        self.trial_s = clock() - started
 
 
 class Loader:
@@ -126,6 +140,7 @@ class Loader:
         self._listener = listener
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
         self._urgent_loaders = ThreadPoolExecutor(URGENT_LOADERS, thread_name_prefix="swap")
+        self._trials = Lock()
         self._versions: dict[tuple[str, Reference], Version] = {}
         self._asked = 0  # attempts that are on their way
         self._answered = 0.0  # when the last of them ended, or the first began (loop.time)
@@ -167,7 +182,7 @@ class Loader:
             self._asked -= 1
             self._answered = loop.time()
             try:
-                model_s = await attempt
+                trial_s = await attempt
             except AdapterError as error:
                 if not version.admitted:
                     self._refused(version, error)
@@ -177,7 +192,7 @@ class Loader:
                 reason = "store_unavailable" if isinstance(error, StoreUnavailable) else "failed"
                 self._in_trouble(version, reason, f"{type(error).__name__}: {error}")
             else:
-                self._ready(version, model_s)
+                self._ready(version, trial_s)
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -186,21 +201,21 @@ class Loader:
             pause_s = min(2 * pause_s, RETRY_MOST_S)
 
     def _attempt(self, version: Version, urgent: bool) -> float:
-        """In a loader's thread; returns the seconds that it took of the model's."""
+        """In a loader's thread; returns the seconds that the trial took from the model."""
         adapter = self._store.load(version.reference)
         failpoints.reach("loaded")
-        engine = _Engine(self._tagger, self._model_thread, urgent)
+        engine = _Engine(self._tagger, self._model_thread, self._trials, urgent)
         if not version.admitted:
             admit(adapter, version.reference, version.merchant, engine)
             failpoints.reach("admitted")
-        return engine.model_s
+        return engine.trial_s
 
-    def _ready(self, version: Version, model_s: float) -> None:
+    def _ready(self, version: Version, trial_s: float) -> None:
         news = version.state is not State.READY
         version.state = State.READY
         version.admitted = True
         version.known.set()
-        self._listener.ready(version, model_s, news)
+        self._listener.ready(version, trial_s, news)
 
     def _refused(self, version: Version, error: AdapterError) -> None:
         version.state = State.REFUSED

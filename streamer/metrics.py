@@ -104,7 +104,7 @@ class Metrics:
         )
         self.adapter_trial_seconds = Histogram(
             "streamer_adapter_trial_seconds",
-            "For which a new version had the model's thread, to be tried: no batch is delayed by more.",
+            "Of the model's thread, or of a core beside it, to try a new version: no batch is delayed by more.",
             buckets=_SECONDS,
             registry=self.registry,
         )

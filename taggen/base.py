@@ -156,10 +156,28 @@ def _freeze(encoder: nn.Module) -> None:
     encoder.requires_grad_(False)
 
 
+def update_dtype(quantization: Quantization, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """In what adapters' updates are held, beside layers of this kind.
+
+    Half the memory and a third less time in bfloat16, where a CPU computes in it. The token that an update reads is
+    rounded to 8 bits then, as an 8-bit layer rounds it anyway; an adapter that `taggen train` wrote loses nothing.
+    """
+    if quantization == "int8" and device.type == "cpu" and computes_bfloat16(device):
+        return torch.bfloat16
+    return dtype
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16, where torch does not emulate it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def numerics_class(device: torch.device) -> str:
     """The class within which equal inputs give equal bits: processor capability or GPU type, and torch's version."""
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device).replace(" ", "-")
     else:
-        processor = f"cpu-{torch.backends.cpu.get_cpu_capability()}"
+        processor = f"cpu-{torch.backends.cpu.get_cpu_capability()}" + "-BF16" * computes_bfloat16(device)
     return f"{processor}/torch-{torch.__version__}"

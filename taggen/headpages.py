@@ -69,7 +69,8 @@ class HeadPages:
 
     def scores(self, hidden: Tensor, group: Group, bio: int) -> Scores:
         """Score a group's hidden states [rows, tokens, hidden]; `bio` of its heads' pages are those of BIO labels."""
-        weight, bias = gather(self._weight, group), gather(self._bias, group).transpose(1, 2)
+        weight, bias = gather(self._weight, group, hidden.dtype), gather(self._bias, group, torch.float32)
+        bias = bias.transpose(1, 2)
         outputs = PAGE_OUTPUTS * bio
         tags = torch.bmm(hidden, weight[:, :outputs].transpose(1, 2)).float()
         labels = torch.bmm(hidden[:, :1], weight[:, outputs:].transpose(1, 2)).float()

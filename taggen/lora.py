@@ -8,6 +8,7 @@ products (Punica, Chen et al. 2023, calls it BGMV) are added to the frozen layer
 
 from collections import defaultdict
 from collections.abc import Sequence
+from threading import local
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,9 @@ from taggen.errors import AdapterError, BaseModelError
 from taggen.pages import PAGE_ROWS, Group, gather, page_count
 
 
-class Pass:
-    """What the layers must know of the forward pass in hand: its rows, the tokens of each, and the groups of rows."""
+class Pass(local):
+    """What the layers must know of the calling thread's forward pass: its rows, the tokens of each, and the groups of
+    rows."""
 
     rows: int = 0
     tokens: int = 0
@@ -30,7 +32,8 @@ class Pass:
 class PagedLinear(nn.Module):
     """A frozen linear layer with each row's low-rank update: y = base(x) + (x Aᵀ) B.
 
-    `a` is [pages, 16, in], `b` [pages, 16, out]: this layer's columns of the pages.
+    `a` is [pages, 16, in], `b` [pages, 16, out]: this layer's columns of the pages. Where they have fewer bits than x,
+    the first product has as many as they, the second is y's.
     """
 
     def __init__(self, name: str, base: nn.Linear, a: Tensor, b: Tensor, current: Pass) -> None:
@@ -49,8 +52,9 @@ class PagedLinear(nn.Module):
         y: Tensor = self.base(x)
         by_row, out = x.reshape(rows, tokens, -1), y.view(rows, tokens, -1)
         for group in self.current.groups:
-            a, b = gather(self.a, group), gather(self.b, group)
-            out[group.rows].baddbmm_(torch.bmm(by_row[group.rows], a.transpose(1, 2)), b)
+            a, b = gather(self.a, group, self.a.dtype), gather(self.b, group, y.dtype)
+            narrow = torch.bmm(by_row[group.rows].to(a.dtype), a.transpose(1, 2))
+            out[group.rows].baddbmm_(narrow.to(y.dtype), b)
         return y
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from taggen.adapter import Adapter, Card
-from taggen.base import Base
+from taggen.base import Base, Quantization, update_dtype
 from taggen.errors import AdapterError
 from taggen.headpages import HeadPages, Scores, bio_pages, label_pages
 from taggen.lora import LoraPages, page_width
@@ -41,22 +41,25 @@ AdapterSlot = Slot[Resident]
 
 
 class MixedModel(nn.Module):
-    """Encoder, updates and heads. Takes over `base`, which has its compute dtype and device.
+    """Encoder, updates and heads. Takes over `base`, which has its kind of layers, compute dtype and device.
 
     `adapter_bytes` is what the memory of the adapters may take. Raises AdapterError when not one fits.
     """
 
-    def __init__(self, base: Base, adapter_bytes: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, base: Base, adapter_bytes: int, quantization: Quantization, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
         self.encoder = base.encoder
         self._device = device
-        page = page_width(base.encoder) * dtype.itemsize
+        updates = update_dtype(quantization, dtype, device)
+        page = page_width(base.encoder) * updates.itemsize
         head_page = HeadPages.page_bytes(base.hidden_size, dtype)
         pages = (adapter_bytes - WIDEST * head_page) // (page + HEAD_PAGES * head_page)
         if pages < 1:
             raise AdapterError(f"adapter_memory: {adapter_bytes} bytes hold no adapter, one page has {page}", "size")
         head_pages = HEAD_PAGES * pages + WIDEST
-        self._updates = LoraPages(base.encoder, pages, dtype, device)
+        self._updates = LoraPages(base.encoder, pages, updates, device)
         self._heads = HeadPages(base.hidden_size, head_pages, dtype, device)
         self.table: SlotTable[Resident] = SlotTable(pages, head_pages)
 

@@ -61,7 +61,7 @@ def group(kinds: Sequence[Hashable], pages: Sequence[tuple[int, ...]], device: t
     return groups
 
 
-def gather(memory: Tensor, group: Group) -> Tensor:
+def gather(memory: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
     """The matrices of a group's rows, [rows, size * page rows, width], out of a memory [pages, page rows, width]."""
-    taken = memory.index_select(0, group.pages).view(-1, group.size * memory.shape[1], memory.shape[2])
+    taken = memory.index_select(0, group.pages).to(dtype).view(-1, group.size * memory.shape[1], memory.shape[2])
     return taken.expand(group.rows.stop - group.rows.start, -1, -1)

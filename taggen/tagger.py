@@ -32,8 +32,8 @@ from taggen.windows import Prepared, Window
 # bitsandbytes logs its cast to float16 on every call of every layer.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 in float32 it
-# holds some 400, in bfloat16 800.
+# For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 it holds some 400
+# in float32, 800 in bfloat16.
 ADAPTER_BYTES = 2 * 2**30
 
 # Of the widest layer's activations in one forward pass on a CPU, for each thread. A pass of more has them come and go
@@ -89,7 +89,8 @@ class Tagger:
     """A quantised encoder that tags each listing by its own adapter. Takes over `base`: its layers are replaced.
 
     An adapter is served from a slot: `acquire` one for each listing of a batch, `tag`, and `release` each when `tag`
-    has come back. `tag` and `read` are model calls and belong to one thread; the others may be called from any.
+    has come back. `tag` and `read` are model calls and belong to one thread, unless the tagger is `concurrent`; the
+    others may be called from any.
     """
 
     model: Model  # of the default adapter
@@ -115,7 +116,7 @@ class Tagger:
         self.default = adapter
         self._widest = max(layer.out_features for _, layer in linear_layers(base.encoder))
         place(base.encoder, quantization, dtype, device)
-        self._model = MixedModel(base, adapter_bytes, dtype, device).eval()
+        self._model = MixedModel(base, adapter_bytes, quantization, dtype, device).eval()
         self.model = Model(
             base=base.name,
             generation=generation,
@@ -140,6 +141,11 @@ class Tagger:
     def table(self) -> SlotTable[Resident]:
         """The adapters in memory, for figures about them."""
         return self._model.table
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call the model at once: on a CPU each has cores of its own, or its share."""
+        return self._device.type == "cpu"
 
     def acquire(self, adapter: Adapter) -> AdapterSlot | None:
         """A slot for the adapter, with a reference to it: its pages stay its own until `release`.
@@ -189,7 +195,7 @@ class Tagger:
             raise AdapterError(f"adapter {card.name}: not finite in {self.model.compute_dtype}", "values")
 
     def smoke(self, adapter: Adapter, run: Callable[[Callable[[], object]], object] = lambda call: call()) -> None:
-        """Tag a listing of ours by the adapter; `run` calls the model, in the thread that it belongs to. The adapter is
+        """Tag a listing of ours by the adapter; `run` calls the model, in a thread where that may be. The adapter is
         copied into its slot before, in the calling thread: pages that nobody has touched yet cost more than the call.
 
         Raises AdapterError (smoke) for scores that are not finite, DeviceError when there is no room for it now.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from taggen import batches, prior, trainable
 from taggen.adapter import Adapter, LabelType, TagType
 from taggen.augment import Augmenter
-from taggen.base import Base
+from taggen.base import Base, computes_bfloat16
 from taggen.batches import Batch
 from taggen.checkpoint import Checkpoint, State
 from taggen.corpus import Labelled
@@ -162,7 +162,7 @@ class _Run:
     def __init__(self, model: nn.Module, settings: Settings, steps_per_epoch: int, *, chooses: bool) -> None:
         """`chooses`: among the epochs, by their F1."""
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=_computes_bfloat16(self._device))
+        self.autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=computes_bfloat16(self._device))
         _make_repeatable(self._device)
         self._model = model.to(self._device)
         self._settings = settings
@@ -251,12 +251,6 @@ class _Run:
         if self.step < rising:
             return (self.step + 1) / rising
         return (self.steps - self.step) / (self.steps - rising + 1)
-
-
-def _computes_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())  # without it torch emulates, slower than float32
 
 
 def _make_repeatable(device: torch.device) -> None:

@@ -80,6 +80,7 @@ class SlotTagger(FakeTagger):
     """Has so many slots beside the default's; a slot is its adapter's digest."""
 
     default = DEFAULT
+    concurrent = False
 
     def __init__(self, slots: int = 100) -> None:
         super().__init__()

@@ -67,6 +67,24 @@ async def test_a_route_flips_when_the_version_is_ready(stage: Stage) -> None:
     assert (stage.reported("verified"), stage.reported("in_use")) == ([1, 2], [1, 2])
 
 
+async def test_a_cpu_tries_a_version_beside_the_batch_in_the_model(stage: Stage, model_thread: ModelThread) -> None:
+    """Neither waits for the other; a GPU has one thread, where the trial is the next in turn."""
+    await stage.adapters.preload(SOON_S)
+    batch_ends = threading.Event()
+    model_thread.submit(batch_ends.wait)
+    try:
+        stage.tagger.concurrent = True
+        stage.follow("assign", ONE)
+        await stage.until(lambda: stage.tags_by(ONE, 1))
+        stage.tagger.concurrent = False
+        stage.follow("assign", TWO)
+        await stage.until(lambda: TWO in stage.store.loads)
+        assert stage.tags_by(ONE, 1)
+    finally:
+        batch_ends.set()
+    await stage.until(lambda: stage.tags_by(TWO, 2))
+
+
 async def test_a_refused_version_changes_nothing(stage: Stage) -> None:
     """The reason is reported, again for a record that names it again, and nothing is read a second time."""
     await stage.adapters.preload(SOON_S)

@@ -1,6 +1,8 @@
 """The flagship tests: rows of many adapters in one forward pass. Those of a GPU have the marker `gpu`."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 from taggen import adapter as adapters
 from taggen import tagger
 from taggen.adapter import Adapter
-from taggen.base import DTYPES, load_base, place
+from taggen.base import DTYPES, load_base, place, update_dtype
 from taggen.head import Answer, TaggerModel, label_count
 from taggen.listing import Listing
 from taggen.mixed import HEAD_PAGES, WIDEST, order
@@ -176,9 +178,9 @@ def test_a_row_has_the_same_bits_in_any_company(quantization: Any, dtype: str, m
     """Alone and in any batch, beside any neighbours, in any pages, with one thread or two. The memory holds so little
     that pages change hands all the time, and what was in them before must not show."""
     alone = Alone(merchants, quantization, dtype)
-    size = DTYPES[dtype].itemsize
-    head_page = 32 * (32 * size + 4)
-    memory = 20 * (16 * 2 * 448 * size + HEAD_PAGES * head_page) + WIDEST * head_page  # 20 pages
+    head_page = 32 * (32 * DTYPES[dtype].itemsize + 4)
+    page = 16 * 2 * 448 * update_dtype(quantization, DTYPES[dtype], torch.device("cpu")).itemsize
+    memory = 20 * (page + HEAD_PAGES * head_page) + WIDEST * head_page  # 20 pages
     little = merchants.tagger(quantization, dtype, adapter_bytes=memory)
     pairs = strategies.tuples(
         strategies.integers(0, len(merchants.listings) - 1), strategies.integers(0, len(merchants.adapters) - 1)
@@ -215,6 +217,31 @@ def test_so_it_is_with_many_rows_of_an_adapter(merchants: Merchants) -> None:
         prepared = served.prepare([merchants.listings[at % 3] for at in range(len(rows))])
         answers = served.read(prepared, slots)
         assert answers == [alone(at % 3, adapter) for at, adapter in enumerate(rows)]
+
+
+@pytest.mark.parametrize("quantization", ["int8", "none"])
+def test_so_it_is_while_another_thread_calls_the_model(quantization: Any, merchants: Merchants) -> None:
+    """On a CPU a new version is tried beside the batch in the model, and neither sees the other's rows."""
+    alone = Alone(merchants, quantization, "float32")
+    served = merchants.tagger(quantization)
+    assert served.concurrent
+    mine, other = [0, 1, 2, 1], [3]
+    prepared = served.prepare(merchants.listings[:4])
+    expected = [alone(listing, adapter) for listing, adapter in enumerate(mine)]
+    slots = {at: served.acquire(merchants.adapters[at]) for at in (*mine, *other)}
+    batch = [slot for at in mine if (slot := slots[at])]
+    trial = [slot for at in other if (slot := slots[at])]
+    both = threading.Barrier(2)
+
+    def read(some: Any, by: Any, count: int) -> list[list[Answer]]:
+        both.wait(10)
+        return [served.read(some, by) for _ in range(count)]
+
+    with ThreadPoolExecutor(1) as beside:
+        trials = beside.submit(read, prepared[2:3], trial, 80)
+        batches = read(prepared, batch, 40)
+    assert batches == [expected] * 40
+    assert trials.result() == [[alone(2, 3)]] * 80
 
 
 @pytest.mark.parametrize("quantization", ["int8", "none"])

@@ -17,7 +17,7 @@ def test_each_row_gathers_its_own_pages(adapters: list[int]) -> None:
     at = 0
     for part in group([len(pages) for pages in rows], rows, CPU):
         assert part.rows.start == at
-        taken = gather(MEMORY, part)
+        taken = gather(MEMORY, part, MEMORY.dtype)
         assert taken.shape == (part.rows.stop - at, part.size * PAGE_ROWS, 2)
         for row, matrix in zip(rows[part.rows], taken, strict=True):
             assert matrix[::PAGE_ROWS, 0].tolist() == list(row)
@@ -30,7 +30,7 @@ def test_many_rows_of_an_adapter_share_one_copy() -> None:
     rows = [PAGES[0]] * SHARED_ROWS + [PAGES[3]] * (SHARED_ROWS - 1)
     shared, mixed = group([1] * len(rows), rows, CPU)
     assert (shared.pages.tolist(), mixed.pages.tolist()) == ([0], [12] * (SHARED_ROWS - 1))
-    assert gather(MEMORY, shared).stride(0) == 0
+    assert gather(MEMORY, shared, MEMORY.dtype).stride(0) == 0
 
 
 def test_rows_without_pages_are_no_trouble() -> None:

@@ -254,7 +254,8 @@ def test_int8_gives_the_tags_of_the_unquantised_model(taggings_by_int8: list[Tag
 
 
 def test_the_card_that_ships_is_honest(taggings_by_int8: list[Tagging]) -> None:
-    """It names the training files as they are, and scores that the held-out listings bear out, by language."""
+    """It names the training files as they are, and scores that the held-out listings bear out, by language; int8's
+    rounding moves three or four mentions of a language's 430 between two processors."""
     folder = tagger.default_adapter()
     assert sum(path.stat().st_size for path in folder.iterdir()) < 12_000_000
     card = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
@@ -263,7 +264,7 @@ def test_the_card_that_ships_is_honest(taggings_by_int8: list[Tagging]) -> None:
     measured = evaluate.card(evaluate.by_language(corpus.held_out(), taggings_by_int8))
     assert {"all", "en", "zh"} <= measured.keys() <= card["scores"].keys()
     for language in ("all", "en", "zh"):
-        assert measured[language]["micro"]["f1"] == pytest.approx(card["scores"][language]["micro"]["f1"], abs=0.5)
+        assert measured[language]["micro"]["f1"] == pytest.approx(card["scores"][language]["micro"]["f1"], abs=1)
 
 
 @pytest.fixture(scope="module")

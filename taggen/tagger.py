@@ -32,8 +32,8 @@ from taggen.windows import Prepared, Window
 # bitsandbytes logs its cast to float16 on every call of every layer.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 it holds some 400
-# in float32, 800 in bfloat16.
+# For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 it holds some
+# 400 in float32, 800 in bfloat16.
 ADAPTER_BYTES = 2 * 2**30
 
 # Of the widest layer's activations in one forward pass on a CPU, for each thread. A pass of more has them come and go

@@ -30,7 +30,6 @@ def split(
     Listings of one title stay together. Both files have the marks as offsets (`spans`).
     """
     from taggen import corpus  # noqa: PLC0415
-    from taggen.corpus import offsets  # noqa: PLC0415
 
     with one_line_errors():
         labelled, report = corpus.read_any(data)
@@ -40,7 +39,7 @@ def split(
         parts = corpus.split(labelled, held_out, seed)
         out.mkdir(parents=True, exist_ok=True)
         for name, items in zip((TRAIN, TEST), parts, strict=True):
-            lines = (json.dumps(offsets.row(item), ensure_ascii=False) + "\n" for item in items)
+            lines = (json.dumps(corpus.row(item), ensure_ascii=False) + "\n" for item in items)
             (out / name).write_text("".join(lines), encoding="utf-8")
     _print_report(parts, report)
     print_doubts(report)

@@ -23,6 +23,9 @@ def tag(
     base_model: BaseOption = "embedded",
     quantization: Quantized = QuantizationOption.int8,
     compute_dtype: Dtype = DtypeOption.float32,
+    labelled: Annotated[
+        bool, typer.Option("--labelled", help="Write labelled listings, for `taggen train` to learn from.")
+    ] = False,
     threads: Threads = 2,
 ) -> None:
     """Tag listings: one JSON object a line in, one JSON object a line out, in order.
@@ -32,16 +35,21 @@ def tag(
     """
     import torch  # noqa: PLC0415  seconds to import; --help need not wait for it
 
+    from taggen import corpus  # noqa: PLC0415
     from taggen import tagger as taggers  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     with one_line_errors():
         tagger = taggers.load(base_model, adapter, quantization.value, compute_dtype.value)
         model = asdict(tagger.model)
+        known = [(label.name, label.value) for label in tagger.card.labels]
         listings = _listings(file)
         while batch := list(islice(listings, 64)):
             for listing, tagging in zip(batch, tagger.tag(tagger.prepare(batch)), strict=True):
-                line = {"product_id": listing.product_id, **asdict(tagging), "model": model}
+                if labelled:
+                    line = corpus.row(corpus.as_said(listing, tagging, known))
+                else:
+                    line = {"product_id": listing.product_id, **asdict(tagging), "model": model}
                 sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 

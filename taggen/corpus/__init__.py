@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from taggen.corpus.forms import read, read_any, read_mapping
-from taggen.corpus.labelled import Finding, Label, Labelled, Report, Span
+from taggen.corpus.labelled import Finding, Label, Labelled, Report, Span, as_said
+from taggen.corpus.offsets import row
 from taggen.corpus.split import split
 from taggen.corpus.tag_set import LABELS, OA_MINE, TAGS, label_set, tag_set
 
@@ -21,12 +22,14 @@ __all__ = [
     "Labelled",
     "Report",
     "Span",
+    "as_said",
     "digest",
     "held_out",
     "label_set",
     "read",
     "read_any",
     "read_mapping",
+    "row",
     "split",
     "tag_set",
     "train_files",

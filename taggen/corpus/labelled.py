@@ -1,13 +1,13 @@
 """A labelled listing, and the report on how well its file could be read."""
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from taggen.errors import CorpusError, InvalidListing
 from taggen.listing import Listing
-from taggen.tag import TAG_NAME, is_label_value
+from taggen.tag import TAG_NAME, Tagging, is_label_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +123,16 @@ def read_labels(
                 raise CorpusError(f"{where}: labels.{name}: unexpected {value!r}")
         found[name] = tuple(values)
     return found
+
+
+def as_said(listing: Listing, tagging: Tagging, labels: Iterable[Label]) -> Labelled:
+    """A listing labelled as a tagger says, to teach another one by; `labels` are those that the tagger knows.
+
+    Distillation (Hinton et al. 2015) with hard labels, so that the two may cut words differently.
+    """
+    spans = [Span(place.field, place.start, place.end, tag.name) for tag in tagging.tags for place in tag.evidence]
+    said = {(tag.name, tag.normalized) for tag in tagging.tags}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in labels:
+        found[name] = found.get(name, ()) + ((value,) if (name, value) in said else ())
+    return Labelled(listing, tuple(spans), labels=found)

@@ -8,6 +8,8 @@ import pytest
 from taggen import corpus
 from taggen.corpus import LABELS, OA_MINE, TAGS, Labelled, Span
 from taggen.errors import CorpusError
+from taggen.listing import Listing
+from taggen.tag import Evidence, Tag, Tagging
 
 ROW = {"id": "1", "merchant_id": "m", "title": "<brand>Nike</brand> <color>red</color> shoe"}
 
@@ -360,6 +362,22 @@ def test_no_held_out_listing_is_trained_on() -> None:
     )
     assert {model for model in models if model in every_text} == set()
     assert {item.listing.product_id for item in held_out} & {item.listing.product_id for item in trained} == set()
+
+
+def test_a_tagger_says_what_a_listing_has_and_lacks() -> None:
+    """Words become spans; of the labels that the tagger knows each name is there, with the values that it said."""
+    listing = Listing("m", "1", 1, "Nike red shoe", attributes={"Colour": "red"})
+    places = Evidence("title", 5, 8), Evidence("attributes.Colour", 0, 3)
+    tagging = Tagging(
+        (
+            Tag("color", "red", "red", 0.9, "attribute", places),
+            Tag("category", "shoes", "shoes", 0.8, "category", ()),
+        )
+    )
+    known = [("category", "shoes"), ("category", "bags"), ("audience_group", "men")]
+    said = corpus.as_said(listing, tagging, known)
+    assert said.spans == (Span("title", 5, 8, "color"), Span("attributes.Colour", 0, 3, "color"))
+    assert said.labels == {"category": ("shoes",), "audience_group": ()}
 
 
 def test_the_digest_is_of_the_files_bytes(file: Callable[..., Path]) -> None:

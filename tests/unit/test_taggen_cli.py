@@ -64,6 +64,29 @@ def test_listings_go_in_and_tags_come_out(tiny: Tiny) -> None:
     assert first["model"]["fingerprint"] == served.model.fingerprint
 
 
+def test_what_it_says_can_be_learnt_from(tiny: Tiny, tmp_path: Path) -> None:
+    """Labelled listings come out: `taggen train`'s reader finds the tags where they are said to stand, in all fields,
+    and what the listing as a whole has and lacks."""
+    result = run(
+        *("tag", "-", "--labelled", "--base-model", tiny.base, "--adapter", tiny.adapter, "--threads", 1),
+        lines=jsonl(*LINES),
+    )
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "said.jsonl").write_text(result.stdout, encoding="utf-8")
+    read, report = corpus.read_any(tmp_path / "said.jsonl")
+    assert not report.findings
+    served = tagger.load(str(tiny.base), tiny.adapter)
+    taggings = served.tag(served.prepare([item.listing for item in read]))
+    assert [item.listing.title for item in read] == [line["title"] for line in LINES]
+    assert [item.text("attributes.Colour") for item in read[:1]] == ["Red"]
+    for item, tagging in zip(read, taggings, strict=True):
+        said = {(tag_.name, place.field, place.start, place.end) for tag_ in tagging.tags for place in tag_.evidence}
+        assert said
+        assert {(span.tag, span.field, span.start, span.end) for span in item.spans} == said
+        assert item.labels.keys() == {label.name for label in served.card.labels}
+        assert not item.partial
+
+
 def test_a_file_reads_as_standard_input_does(tiny: Tiny, tmp_path: Path) -> None:
     """And a missing one is named."""
     (tmp_path / "in.jsonl").write_bytes(jsonl(*LINES))

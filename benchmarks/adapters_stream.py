@@ -8,8 +8,9 @@ worker. Their tensors are links to one file: the store is a local folder that th
     capacity    listings a second of the worker once it is warm
     start       a fresh worker at 80 % of that, from its /readyz on: the share of events tagged through a fallback
     swaps       under the same load, new versions for the merchant with the most traffic: from the record on the control
-                topic to the first tag event by the new version, and the processor time that its trial took beside the
-                model's thread: no batch is delayed by more
+                topic to the first tag event by the new version, what of that is waiting for a listing of the merchant
+                once the version is ready, and the processor time that its trial took beside the model's thread: no
+                batch is delayed by more
     log         a worker's reading of a control topic of 1,000,000 records, beside aiokafka's bare reading of it
 """
 
@@ -60,11 +61,13 @@ CODEC = Codec()
 
 
 class Seen(NamedTuple):
-    """A tag event: whose, by which revision, whether through a fallback, and its record's timestamp (ms)."""
+    """A tag event: whose, by which revision, whether through a fallback, when its listing was published, and when its
+    record was written (ms)."""
 
     merchant: str
     revision: int
     fallback: bool
+    published: float
     at: int
 
 
@@ -161,13 +164,15 @@ class Scene:
     async def run(self, listings: Sequence[Listing], rate: float | None) -> list[Seen]:
         """Publish the listings at a rate, None: as fast as they go; returns all tag events, in order."""
         seen: list[Seen] = []
+        sent: dict[str, float] = {}  # product → when
 
         async def read(reader: Reader) -> None:
             async for record in reader:
                 event = CODEC.decode_tags(record.value or b"")
                 assert event.model is not None
                 fallback = "adapter_fallback" in event.flags
-                seen.append(Seen(event.merchant_id, event.model.revision, fallback, record.timestamp))
+                published = sent.pop(event.product_id)
+                seen.append(Seen(event.merchant_id, event.model.revision, fallback, published, record.timestamp))
                 if len(seen) == len(listings):
                     return
 
@@ -178,6 +183,7 @@ class Scene:
                 deliveries = []
                 for listing in listings:
                     await pace.wait()
+                    sent[listing.product_id] = time.time() * 1000
                     deliveries.append(await publisher.send(listing))
                 await asyncio.gather(*deliveries)
             assert self._worker is not None
@@ -252,22 +258,20 @@ async def measure_swaps(
     swapping = asyncio.create_task(swap())
     seen = await scene.run([next(traffic) for _ in range(round(rate * (SWAP_EVERY_S * swaps + 3)))], rate)
     await swapping
-    first: dict[int, int] = {}
+    first: dict[int, Seen] = {}
     for one in seen:
         if one.merchant == merchant:
-            first.setdefault(one.revision, one.at)
-    delays = [first[revision] - at for revision, at in written.items() if revision in first]
-    ready = [line for line in scene.logged("adapter_verified")[before:] if line["merchant"] == merchant]
-    trials = [line["trial_ms"] for line in ready]
-    waits = [
-        datetime.fromisoformat(line["timestamp"]).timestamp() * 1000 - written[line["revision"]]
-        for line in ready
-        if line["revision"] in written
-    ]
+            first.setdefault(one.revision, one)
+    verified = [line for line in scene.logged("adapter_verified")[before:] if line["merchant"] == merchant]
+    trials = [line["trial_ms"] for line in verified]
+    ready = {line["revision"]: datetime.fromisoformat(line["timestamp"]).timestamp() * 1000 for line in verified}
+    swaps_ = [(at, ready[revision], first[revision]) for revision, at in written.items() if revision in first]
     batches = [line["model_ms"] for line in scene.logged("batch")]
     return {
-        "swap_ms": spread(delays),
-        "verified_ms": spread(waits),
+        "swap_ms": spread([event.at - at for at, _, event in swaps_]),
+        "no_listing_ms": spread([max(0.0, event.published - its) for _, its, event in swaps_]),
+        "served_ms": spread([event.at - at - max(0.0, event.published - its) for at, its, event in swaps_]),
+        "verified_ms": spread([its - at for at, its, _ in swaps_]),
         "delay_ms": spread(trials),
         "batch_ms": spread(batches),
     }
@@ -364,6 +368,8 @@ def print_tables(result: dict[str, Any]) -> None:
             [name, spread.get("count", 0), *(f"{spread.get(key, 0):.0f}" for key in ("median", "p99", "highest"))]
             for name, spread in (
                 ("record to first tag event", result["swap_ms"]),
+                ("of which the merchant published nothing", result["no_listing_ms"]),
+                ("the rest of it", result["served_ms"]),
                 ("record to ready", result["verified_ms"]),
                 ("trial, beside the model", result["delay_ms"]),
                 ("all batches in the model", result["batch_ms"]),

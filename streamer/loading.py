@@ -4,8 +4,7 @@
        ├──────> retrying    store or disk in trouble, or the device; tried again, the pause doubles
        └──────> refused     by its content, for good
 
-All of that runs in threads of their own, trying too where the tagger is `concurrent`, one version at a time; else the
-model's thread tries it.
+All of that runs in threads of their own; trying only where the tagger is `concurrent`, else the model's thread does it.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from threading import Lock
 from typing import Any, Protocol
 
 from streamer import failpoints
@@ -106,19 +104,17 @@ class Listener(Protocol):
 class _Engine:
     """The tagger as admission asks for it from a loader's thread, once."""
 
-    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, trials: Lock, urgent: bool) -> None:
+    def __init__(self, tagger: AdapterTagger, model_thread: ModelThread, urgent: bool) -> None:
         self.check = tagger.check
         self.trial_s = 0.0  # of processor time beside the model's thread, or of that thread: delays no batch by more
         self._tagger = tagger
-        self._trials = trials
         self._submit = model_thread.submit_urgent if urgent else model_thread.submit
 
     def smoke(self, adapter: Adapter) -> None:
         self._tagger.smoke(adapter, self._beside if self._tagger.concurrent else self._in_turn)
 
     def _beside(self, call: Callable[[], object]) -> None:
-        with self._trials:  # all loaders at once would leave the model no core
-            self._timed(call, time.thread_time)
+        self._timed(call, time.thread_time)
 
     def _in_turn(self, call: Callable[[], object]) -> None:
         self._submit(self._timed, call, time.perf_counter).result()
@@ -140,7 +136,6 @@ class Loader:
         self._listener = listener
         self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="adapter")
         self._urgent_loaders = ThreadPoolExecutor(URGENT_LOADERS, thread_name_prefix="swap")
-        self._trials = Lock()
         self._versions: dict[tuple[str, Reference], Version] = {}
         self._asked = 0  # attempts that are on their way
         self._answered = 0.0  # when the last of them ended, or the first began (loop.time)
@@ -204,7 +199,7 @@ class Loader:
         """In a loader's thread; returns the seconds that the trial took from the model."""
         adapter = self._store.load(version.reference)
         failpoints.reach("loaded")
-        engine = _Engine(self._tagger, self._model_thread, self._trials, urgent)
+        engine = _Engine(self._tagger, self._model_thread, urgent)
         if not version.admitted:
             admit(adapter, version.reference, version.merchant, engine)
             failpoints.reach("admitted")

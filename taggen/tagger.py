@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import opencc
@@ -39,6 +40,8 @@ ADAPTER_BYTES = 2 * 2**30
 # Of the widest layer's activations in one forward pass on a CPU, for each thread. A pass of more has them come and go
 # from beyond the cache: 64 rows of 96 tokens take 1.6 times as long as when a quarter of them goes at a time.
 _PASS_BYTES = 6 * 2**20
+
+_ALONE = Lock()
 
 SMOKE = Listing("smoke", "smoke", 1, "Nike Air Force 1 red leather running shoe, 防水 42")
 
@@ -301,14 +304,18 @@ class Tagger:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Have torch compute in the calling thread alone. A single row gains nothing by more, and where the cores are busy
-    with other things, threads that wait for each other at each small step take four times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """Have torch compute in the calling thread alone, one caller at a time, for the number is the process's.
+
+    A single row gains nothing by more, and where the cores are busy with other things, threads that wait for each other
+    at each small step take four times as long.
+    """
+    with _ALONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear8bitLt
 from peft import LoraConfig, get_peft_model
 from report import Figure
 from rich.console import Console
@@ -100,6 +101,10 @@ class Bed:
             layer.weight += b @ a
         self._merged = self._plain_model(merged, one)
         self._peft = self._peft_model(twin(base))
+        self._stock = self._peft_model(twin(base))
+        for layer in self._stock.modules():
+            if isinstance(layer, Linear8bitLt):
+                layer.__class__ = Linear8bitLt  # whose forward ours replaces, and nothing else
 
     def _mixed_model(self, base: Base, quantization: Quantization) -> tuple[MixedModel, list[AdapterSlot]]:
         place(base.encoder, quantization, self._dtype, self._device)
@@ -146,7 +151,8 @@ class Bed:
             "one": lambda: self.mixed(self._ids, self._mask, self._slots[:1] * len(self._slots)),
             "base": lambda: self._base(self._ids, self._mask),
             "merged": lambda: self._merged(self._ids, self._mask),
-            "peft": self.run_peft,
+            "peft": lambda: self.run_peft(self._stock),
+            "peft, our layers": lambda: self.run_peft(self._peft),
             "switching": self.run_switching,
             "unquantised": lambda: self._unquantised(self._ids, self._mask, self._their_slots),
         }
@@ -155,17 +161,17 @@ class Bed:
         """Each row its own adapter."""
         return self.mixed(self._ids, self._mask, self._slots)
 
-    def run_peft(self) -> Tensor:
+    def run_peft(self, model: Any) -> Tensor:
         """PEFT's mixed batch."""
         names = [str(number) for number in range(len(self._ids))]
-        return self._scores(self._peft(input_ids=self._ids, attention_mask=self._mask, adapter_names=names))
+        return self._scores(model(input_ids=self._ids, attention_mask=self._mask, adapter_names=names))
 
     def run_switching(self) -> None:
         """PEFT, a merchant at a time."""
         for number in range(len(self._ids)):
-            self._peft.set_adapter(str(number))
+            self._stock.set_adapter(str(number))
             row = slice(number, number + 1)
-            self._scores(self._peft(input_ids=self._ids[row], attention_mask=self._mask[row]))
+            self._scores(self._stock(input_ids=self._ids[row], attention_mask=self._mask[row]))
 
     def _scores(self, output: Any) -> Tensor:
         scores: Tensor = self._base.head(output.last_hidden_state)
@@ -174,5 +180,5 @@ class Bed:
     def apart(self) -> float:
         """How far our scores are from PEFT's, of their own size: both must come to the same before they are timed."""
         ours = torch.cat([part.tags for part in self.run_mixed()])
-        theirs = self.run_peft()[..., : 2 * len(self._adapters[0].card.tags) + 1]
+        theirs = self.run_peft(self._peft)[..., : 2 * len(self._adapters[0].card.tags) + 1]
         return float((ours[..., : theirs.shape[-1]] - theirs).abs().mean() / theirs.abs().mean())

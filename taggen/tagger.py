@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import torch
 from taggen import adapter as adapters
 from taggen import chain, head, postprocess, windows
 from taggen.adapter import Adapter, Card
-from taggen.base import DTYPES, Base, Quantization, linear_layers, load_base, numerics_class, place
+from taggen.base import DTYPES, Base, Quantization, load_base, numerics_class, place
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
 from taggen.head import Answer, TokenTag
 from taggen.listing import Listing
@@ -36,10 +35,6 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # For all adapters; on a CPU it is taken up only as adapters are loaded. Of embedded's size and rank 16 it holds some
 # 400 in float32, 800 in bfloat16.
 ADAPTER_BYTES = 2 * 2**30
-
-# Of the widest layer's activations in one forward pass on a CPU, for each thread. A pass of more has them come and go
-# from beyond the cache: 64 rows of 96 tokens take 1.6 times as long as when a quarter of them goes at a time.
-_PASS_BYTES = 6 * 2**20
 
 _ALONE = Lock()
 
@@ -117,7 +112,6 @@ class Tagger:
         self._device = device
         self.card = adapter.card
         self.default = adapter
-        self._widest = max(layer.out_features for _, layer in linear_layers(base.encoder))
         place(base.encoder, quantization, dtype, device)
         self._model = MixedModel(base, adapter_bytes, quantization, dtype, device).eval()
         self.model = Model(
@@ -244,7 +238,7 @@ class Tagger:
         """What the head says of each listing, below the tags' and labels' thresholds too. Raises as `tag`."""
         slots = slots if slots is not None else [self._default] * len(prepared)
         streams = [_Stream([0.0] * len(resident_of(slot).card.labels)) for slot in slots]
-        # One length, one forward pass: padding a row to its neighbours' length would change its bits.
+        # One length, one call: padding a row to its neighbours' length would change its bits.
         by_length: dict[int, list[tuple[int, Window]]] = defaultdict(list)
         for index in sorted(range(len(prepared)), key=lambda index: order(slots[index])):
             for window in prepared[index].windows if prepared[index].ids else ():  # nothing to read, no labels either
@@ -253,21 +247,13 @@ class Tagger:
             for slot in dict.fromkeys(slots):
                 self._model.fill(slot)
             for length, rows in sorted(by_length.items()):
-                most = self._pass_rows(length)
-                for at in range(0, len(rows), most):
-                    self._read_rows(prepared, slots, length, rows[at : at + most], streams)
+                self._read_rows(prepared, slots, length, rows, streams)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         return [
             Answer(head.spans(sorted(stream.tags), listing.sources), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
-
-    def _pass_rows(self, length: int) -> int:
-        """Rows of so many tokens that go through the model at once."""
-        if self._device.type == "cuda":
-            return sys.maxsize
-        return max(1, _PASS_BYTES * torch.get_num_threads() // (4 * self._widest * length))
 
     def _read_rows(
         self,

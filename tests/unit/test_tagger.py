@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from taggen import adapter as adapters
-from taggen import corpus, evaluate, normalize, tagger
+from taggen import corpus, evaluate, mixed, normalize, tagger
 from taggen.adapter import Adapter
 from taggen.base import load_base
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
@@ -70,8 +70,10 @@ def test_a_pass_holds_what_the_cache_does(tiny: Tiny, monkeypatch: pytest.Monkey
     listings = random_listings(40, random.Random(1))  # noqa: S311
     expected = tag(served, listings)
     passes: list[tuple[int, int]] = []
-    served._model.register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape)))
-    monkeypatch.setattr(tagger, "_PASS_BYTES", 4 * served._widest * 64 // torch.get_num_threads())
+    served._model.encoder.register_forward_pre_hook(
+        lambda _, __, inputs: passes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    monkeypatch.setattr(mixed, "PASS_BYTES", 4 * served._model._widest * 64 // torch.get_num_threads())
     assert tag(served, listings) == expected
     assert all(rows == 1 or rows * tokens <= 64 for rows, tokens in passes)
     assert max(rows for rows, _ in passes) > 1

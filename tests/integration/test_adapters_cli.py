@@ -24,7 +24,8 @@ from tests.workers import CODEC, Stage
 
 pytestmark = TANSU  # test_rollout.py has both
 
-MEMORY = {"adapter_memory": 2**20}  # small, and enough for the tiny base's adapters
+# Small, and enough for the tiny base's adapters; beside 8-bit layers their size would depend on the processor.
+MEMORY = {"adapter_memory": 2**20, "quantization": "none"}
 COLOURS = ("red", "blue", "green", "black", "white", "grey")
 THINGS = ("shoes", "boots", "dress", "bag", "socks", "chair")
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import BertConfig, PreTrainedModel
 
-from taggen import adapter, batches, corpus, tagger, trainable, training, windows
+from taggen import adapter, base, batches, corpus, tagger, trainable, training, windows
 from taggen.adapter import Card
 from taggen.base import fingerprint, load_base
 from taggen.corpus import Labelled
@@ -215,3 +215,16 @@ def test_the_tokenizers_digest_is_of_its_content(tmp_path: Path) -> None:
     after = load_base(str(tmp_path))
     assert (after.fingerprint == before.fingerprint, after.tokenizer_digest == before.tokenizer_digest) == (True, False)
     assert BertConfig.from_pretrained(tmp_path).vocab_size < changed.get_vocab_size()
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_updates_have_half_the_bits_where_a_cpu_computes_with_them(
+    computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside 8-bit layers alone, which round as coarsely; it is another numerics class."""
+    monkeypatch.setattr(base, "computes_bfloat16", lambda device: computes)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert base.update_dtype("int8", torch.float32, cpu) == (torch.bfloat16 if computes else torch.float32)
+    assert base.update_dtype("none", torch.float32, cpu) == torch.float32
+    assert base.update_dtype("int8", torch.float16, cuda) == torch.float16
+    assert ("BF16" in base.numerics_class(cpu)) == computes

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -60,6 +62,27 @@ def test_the_update_stands_beside_the_layer(rank: int) -> None:
     wide = torch.randn(3, 5, 6)
     untouched = read(encoder.output, pages, wide, Group(slice(0, 3), len(places), torch.tensor(places)))
     assert torch.equal(untouched, encoder.output.base(wide))
+
+
+def test_pages_of_half_the_bits_hold_the_update_too() -> None:
+    """What is read is rounded to 8 bits, which the update of a bfloat16 adapter shows by no more than that; the layer's
+    own output, and what is added to it, keep theirs."""
+    encoder = Encoder()
+    weight = encoder.dense.weight.detach().clone()
+    pages = lora.LoraPages(encoder, 1, torch.bfloat16, CPU)
+    one = adapter_of("dense", 4, 6, 16)
+    one = replace(one, tensors={name: tensor.bfloat16().float() for name, tensor in one.tensors.items()})
+    pages.fill([0], pages.image(one))
+    a, b = one.tensors.values()
+    x = torch.randn(3, 5, 4)
+    found = read(encoder.dense, pages, x, Group(slice(1, 3), 1, torch.tensor([0])))
+    assert found.dtype == torch.float32
+    plain = nn.functional.linear(x, weight, encoder.dense.base.bias)
+    torch.testing.assert_close(found[:1], plain[:1])
+    update, found_update = (0.5 * x @ a.T @ b.T)[1:], (found - plain)[1:]
+    assert not torch.equal(found_update, update)
+    bound = 0.5 * (x.abs() @ a.abs().T @ b.abs().T)[1:] * 2**-6
+    assert ((found_update - update).abs() <= bound).all()
 
 
 @pytest.mark.parametrize(("layer", "inputs", "outputs"), [("other", 4, 6), ("dense", 5, 6), ("dense", 4, 7)])

@@ -36,7 +36,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # 400 in float32, 800 in bfloat16.
 ADAPTER_BYTES = 2 * 2**30
 
-_ALONE = Lock()
+_ALONE = Lock()  # whoever computes in one thread
 
 SMOKE = Listing("smoke", "smoke", 1, "Nike Air Force 1 red leather running shoe, 防水 42")
 

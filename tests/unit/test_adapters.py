@@ -70,15 +70,16 @@ async def test_a_route_flips_when_the_version_is_ready(stage: Stage) -> None:
 async def test_a_cpu_tries_a_version_beside_the_batch_in_the_model(stage: Stage, model_thread: ModelThread) -> None:
     """Neither waits for the other; a GPU has one thread, where the trial is the next in turn."""
     await stage.adapters.preload(SOON_S)
-    batch_ends = threading.Event()
-    model_thread.submit(batch_ends.wait)
+    batch_begins, batch_ends = threading.Event(), threading.Event()
+    model_thread.submit(lambda: (batch_begins.set(), batch_ends.wait()))
+    assert batch_begins.wait(SOON_S)
     try:
         stage.tagger.concurrent = True
         stage.follow("assign", ONE)
         await stage.until(lambda: stage.tags_by(ONE, 1))
         stage.tagger.concurrent = False
         stage.follow("assign", TWO)
-        await stage.until(lambda: TWO in stage.store.loads)
+        await stage.until(lambda: model_thread._calls.qsize() == 1)
         assert stage.tags_by(ONE, 1)
     finally:
         batch_ends.set()

@@ -199,12 +199,6 @@ def plain() -> Tagger:
     return tagger.load(quantization="none", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def taggings_by_int8(int8: Tagger) -> list[Tagging]:
-    """Of the held-out listings."""
-    return evaluate.tag_all(int8, corpus.held_out())
-
-
 @pytest.mark.parametrize("fixture", ["int8", "plain"])
 def test_so_it_is_in_the_real_model(fixture: str, request: pytest.FixtureRequest) -> None:
     """Held-out listings have the same bits alone and together, also in the real model."""
@@ -238,7 +232,7 @@ def test_the_nike_listing_comes_out_right(int8: Tagger) -> None:
     assert found["occasion", "运动"][0].start > description.index("休闲")
 
 
-def test_int8_gives_the_tags_of_the_unquantised_model(taggings_by_int8: list[Tagging], plain: Tagger) -> None:
+def test_int8_gives_the_tags_of_the_unquantised_model(int8: Tagger, plain: Tagger) -> None:
     """Tag by tag and place by place over the held-out listings: the share of all mentions that both find."""
     items = corpus.held_out()
     found = [
@@ -248,25 +242,27 @@ def test_int8_gives_the_tags_of_the_unquantised_model(taggings_by_int8: list[Tag
             for tag_ in tagging.tags
             for evidence in tag_.evidence
         }
-        for taggings in (taggings_by_int8, evaluate.tag_all(plain, items))
+        for taggings in (evaluate.tag_all(int8, items), evaluate.tag_all(plain, items))
     ]
     agreement = len(found[0] & found[1]) / len(found[0] | found[1])
     print(f"int8 and unquantised agree on {100 * agreement:.1f} % of {len(found[0] | found[1])} mentions")
     assert agreement >= 0.95
 
 
-def test_the_card_that_ships_is_honest(taggings_by_int8: list[Tagging]) -> None:
-    """It names the training files as they are, and scores that the held-out listings bear out, by language; int8's
-    rounding moves three or four mentions of a language's 430 between two processors."""
+def test_the_card_that_ships_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the training files as they are, and scores that the held-out listings bear out, by language. They were
+    taken with updates in float32, which all processors have in common."""
     folder = tagger.default_adapter()
     assert sum(path.stat().st_size for path in folder.iterdir()) < 12_000_000
     card = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
     shipped = {path.name: corpus.digest([path]) for path in corpus.train_files()}
     assert {name: card["training"]["files"].get(name) for name in shipped} == shipped
-    measured = evaluate.card(evaluate.by_language(corpus.held_out(), taggings_by_int8))
+    monkeypatch.setattr(mixed, "update_dtype", lambda quantization, dtype, device: dtype)
+    taggings = evaluate.tag_all(tagger.load(device="cpu"), corpus.held_out())
+    measured = evaluate.card(evaluate.by_language(corpus.held_out(), taggings))
     assert {"all", "en", "zh"} <= measured.keys() <= card["scores"].keys()
     for language in ("all", "en", "zh"):
-        assert measured[language]["micro"]["f1"] == pytest.approx(card["scores"][language]["micro"]["f1"], abs=1)
+        assert measured[language]["micro"]["f1"] == pytest.approx(card["scores"][language]["micro"]["f1"], abs=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """How an adapter does on OA-Mine or AE-110K, scored as in the ExtractGPT paper (Brinkmann et al. 2023).
 
 Both are JSON lines of {"input": title, "category": ..., "target_scores": {attribute: {value: 1}}}. An adapter trained
-on the data's own attribute names says one value for each attribute: the wording of its most confident tag in the title,
-or what the adapter's rules.json has for that wording. A value counts if it is the marked one to the letter.
+on the data's own attribute names says one value for each attribute: the wording of its most probable mention in the
+title, or what the adapter's rules.json has for that wording. A value counts if it is the marked one to the letter.
 
 published   micro F1 over the attributes that the listing's labels list: the paper's figure
 strict      over all attributes of the listing's category: an invented value costs precision too
@@ -46,8 +46,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def predict(adapter: Path, test: Path, base_model: str, quantization: Quantization) -> list[dict[str, str]]:
-    """One value for each attribute that the adapter finds, for each listing."""
+def predict(
+    adapter: Path, test: Path, base_model: str, quantization: Quantization, threshold: float
+) -> list[dict[str, str]]:
+    """One value for each attribute that the adapter finds more probable than the threshold, for each listing."""
     labelled, _ = corpus.read_any(test)
     rules = adapter / RULES
     forms = {
@@ -56,14 +58,13 @@ def predict(adapter: Path, test: Path, base_model: str, quantization: Quantizati
         for form, wordings in rule.get("synonyms", {}).items()
         for wording in wordings
     }
-    taggings = evaluate.tag_all(tagger.load(base_model, adapter, quantization), labelled)
+    outputs = evaluate.read_all(tagger.load(base_model, adapter, quantization), labelled, least=threshold)
     predictions = []
-    for item, tagging in zip(labelled, taggings, strict=True):
+    for item, output in zip(labelled, outputs, strict=True):
         values: dict[str, str] = {}
-        for tag in sorted(tagging.tags, key=lambda tag: tag.confidence):  # the most confident one last
-            for place in tag.evidence[:1]:
-                wording = item.text(place.field)[place.start : place.end]
-                values[tag.name] = forms.get((tag.name, wording), wording)
+        for mention in sorted(output.mentions, key=output.mentions.__getitem__):  # the most probable one last
+            wording = item.text(mention.field)[mention.start : mention.end]
+            values[mention.tag] = forms.get((mention.tag, wording), wording)
         predictions.append(values)
     return predictions
 
@@ -109,6 +110,7 @@ def main(
     train: Annotated[Path | None, typer.Option(help="What it was trained on: for recall on unseen values.")] = None,
     base_model: Annotated[str, typer.Option(help="embedded, a Hugging Face id or a local folder.")] = "embedded",
     quantization: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Say values more probable than this.")] = 0.5,
     predictions: Annotated[Path | None, typer.Option(help="Write the predictions into this file.")] = None,
     against: Annotated[Path | None, typer.Option(help="Predictions of another model, {tags: ...} a line.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
@@ -116,7 +118,7 @@ def main(
     """Score an adapter on OA-Mine or AE-110K."""
     torch.set_num_threads(2)
     rows = read(test)
-    values = predict(adapter, test, base_model, "int8" if quantization == "int8" else "none")
+    values = predict(adapter, test, base_model, "int8" if quantization == "int8" else "none", threshold)
     if predictions is not None:
         lines = (json.dumps({"tags": one}, ensure_ascii=False) + "\n" for one in values)
         predictions.write_text("".join(lines), encoding="utf-8")
@@ -128,7 +130,12 @@ def main(
         "published": lambda row: row["target_scores"],
         "strict": lambda row: known[row["category"]],
     }
-    result: dict[str, Any] = {"adapter": adapter.name, "data": test.parent.name, "quantization": quantization}
+    result: dict[str, Any] = {
+        "adapter": adapter.name,
+        "data": test.parent.name,
+        "quantization": quantization,
+        "threshold": threshold,
+    }
     others = [row["tags"] for row in read(against)] if against is not None else None
     for name, attributes in asked.items():
         counts = count(rows, values, attributes)

@@ -70,13 +70,14 @@ def read_all(
     labelled: Sequence[Labelled],
     batch_listings: int = 32,
     progress: Callable[[int], None] = lambda listings: None,
+    least: float = head.READ,
 ) -> list[Output]:
-    """Run the tagger over a labelled set, in order."""
+    """Run the tagger over a labelled set, in order, for mentions more probable than `least`."""
     outputs: list[Output] = []
     labels = [(label.name, label.value) for label in tagger.card.labels]
     for at in range(0, len(labelled), batch_listings):
         prepared = tagger.prepare([item.listing for item in labelled[at : at + batch_listings]])
-        for listing, answer in zip(prepared, tagger.read(prepared), strict=True):
+        for listing, answer in zip(prepared, tagger.read(prepared, least=least), strict=True):
             mentions = _mentions(tagger, listing, answer.spans)
             of_labels = dict(zip(labels, answer.labels, strict=True))
             outputs.append(Output(tagger.finish(listing, answer), mentions, of_labels))

@@ -73,10 +73,10 @@ class Reading:
     labels: Tensor
 
 
-def reading(posteriors: Tensor, logits: Tensor) -> Reading:
+def reading(posteriors: Tensor, logits: Tensor, least: float = READ) -> Reading:
     """Read the probabilities [rows, tokens, K, 3] of what tags do (taggen.chain), and the logits of labels [rows, M]. A
-    token carries every tag that is probable enough for a span: none, one or several."""
-    carried = posteriors[..., 0] + posteriors[..., 1] > READ
+    token carries every tag that is probable enough for a span of more than `least`: none, one or several."""
+    carried = posteriors[..., 0] + posteriors[..., 1] > least
     tags: list[list[TokenTag]] = [[] for _ in posteriors]
     for (row, token, tag), does in zip(carried.nonzero().tolist(), posteriors[carried].tolist(), strict=True):
         tags[row].append(TokenTag(token, tag + 1, *does))
@@ -108,12 +108,12 @@ class Answer:
     labels: Sequence[float]
 
 
-def spans(tags: Iterable[TokenTag], sources: Sequence[int]) -> list[Span]:
+def spans(tags: Iterable[TokenTag], sources: Sequence[int], least: float = READ) -> list[Span]:
     """Read a stream's spans out of the tags that its tokens may carry, by tag, in the order of their first tokens. None
     crosses from one field (`sources`) into another; blanks are passed over.
 
     A span's confidence is the probability that the tag begins at its first token, goes on to its last one and ends
-    there. Of those more probable than READ that share tokens the most probable is read.
+    there. Of those more probable than `least` that share tokens the most probable is read.
     """
     real = [at for at, source in enumerate(sources) if source >= 0]
     before = {at: one for one, at in pairwise(real) if sources[one] == sources[at]}
@@ -125,11 +125,11 @@ def spans(tags: Iterable[TokenTag], sources: Sequence[int]) -> list[Span]:
             latest[one.tag] = run = []
             runs.append(run)
         run.append(one)
-    found = [span for run in runs for span in _most_probable(run)]
+    found = [span for run in runs for span in _most_probable(run, least)]
     return sorted(found, key=lambda span: (span.first, span.tag))
 
 
-def _most_probable(run: Sequence[TokenTag]) -> list[Span]:
+def _most_probable(run: Sequence[TokenTag], least: float) -> list[Span]:
     """The spans of a run of tokens that may carry one tag."""
     candidates: list[tuple[float, int, int]] = []
     for first in range(len(run)):
@@ -138,10 +138,10 @@ def _most_probable(run: Sequence[TokenTag]) -> list[Span]:
             if last > first:
                 before = run[last - 1]
                 reaches *= min(1.0, run[last].goes_on / (before.begins + before.goes_on))
-            if reaches <= READ:
+            if reaches <= least:
                 break
             confidence = reaches * min(1.0, run[last].ends / (run[last].begins + run[last].goes_on))
-            if confidence > READ:
+            if confidence > least:
                 candidates.append((min(confidence, _BELOW_ONE), first, last))
     kept: list[Span] = []
     taken = [False] * len(run)

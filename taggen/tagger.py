@@ -234,8 +234,14 @@ class Tagger:
         return postprocess.tagging(prepared, answer, resident.card, resident.rules)
 
     @torch.inference_mode()
-    def read(self, prepared: Sequence[Prepared], slots: Sequence[AdapterSlot] | None = None) -> list[Answer]:
-        """What the head says of each listing, below the tags' and labels' thresholds too. Raises as `tag`."""
+    def read(
+        self,
+        prepared: Sequence[Prepared],
+        slots: Sequence[AdapterSlot] | None = None,
+        least: float = head.READ,
+    ) -> list[Answer]:
+        """What the head says of each listing: spans more probable than `least`, below the tags' thresholds too, and all
+        labels. Raises as `tag`."""
         slots = slots if slots is not None else [self._default] * len(prepared)
         streams = [_Stream([0.0] * len(resident_of(slot).card.labels)) for slot in slots]
         # One length, one call: padding a row to its neighbours' length would change its bits.
@@ -247,11 +253,11 @@ class Tagger:
             for slot in dict.fromkeys(slots):
                 self._model.fill(slot)
             for length, rows in sorted(by_length.items()):
-                self._read_rows(prepared, slots, length, rows, streams)
+                self._read_rows(prepared, slots, length, rows, streams, least)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             raise DeviceError(f"{type(error).__name__} on {self._device}") from error
         return [
-            Answer(head.spans(sorted(stream.tags), listing.sources), stream.labels)
+            Answer(head.spans(sorted(stream.tags), listing.sources, least), stream.labels)
             for listing, stream in zip(prepared, streams, strict=True)
         ]
 
@@ -262,6 +268,7 @@ class Tagger:
         length: int,
         rows: list[tuple[int, Window]],
         streams: list["_Stream"],
+        least: float,
     ) -> None:
         special = self._special
         padded, filled = [], []
@@ -278,7 +285,7 @@ class Tagger:
             raise NonFiniteScores(f"non-finite scores among {len(rows)} rows of {length} tokens")
         fields = torch.split(torch.from_numpy(sources), [len(scores.tags) for scores in parts])
         readings = [
-            head.reading(chain.posteriors(scores.tags.cpu(), its), scores.labels)
+            head.reading(chain.posteriors(scores.tags.cpu(), its), scores.labels, least)
             for scores, its in zip(parts, fields, strict=True)
         ]
         at = iter(rows)

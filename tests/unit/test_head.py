@@ -63,7 +63,9 @@ def test_of_spans_that_share_tokens_the_most_probable_is_read() -> None:
     tea = tea._replace(ends=0.45)
     assert spans([green, tea, TokenTag(2, 1, 0.0, 0.55, 0.43)], [0] * 4) == [Span(1, 0, 2, pytest.approx(0.45))]
     tea = tea._replace(ends=0.35)
-    assert spans([green, tea, TokenTag(2, 1, 0.0, 0.65, 0.33)], [0] * 4) == []
+    tags = [green, tea, TokenTag(2, 1, 0.0, 0.65, 0.33)]
+    assert spans(tags, [0] * 4) == []
+    assert spans(tags, [0] * 4, least=0.3) == [Span(1, 0, 2, pytest.approx(0.35))]
 
 
 def test_reading_takes_a_tags_two_labels_together() -> None:
@@ -86,6 +88,8 @@ def test_reading_takes_a_tags_two_labels_together() -> None:
         TokenTag(2, 1, 0.75, 0.0, 0.75),
         TokenTag(2, 2, 0.125, 0.75, 0.5),
     ]
+    (tags,) = reading(posteriors, torch.zeros(1, 0), least=0.3).tags
+    assert tags[1] == TokenTag(1, 1, 0.0, 0.375, 0.125)
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40), st.integers(1, 9))
@@ -110,6 +114,6 @@ def test_confidences_are_probabilities(begins: float, logit: float) -> None:
     read = reading(torch.tensor([[[[begins, 1 - begins, 1.0], [1.0, 0.0, 1.0]]]]), torch.tensor([[logit]]))
     found = spans(read.tags[0], [0])
     assert found[-1].tag == 2  # the certain one is read, and so is the other where it is probable enough
-    assert len(found) == 1 + (begins > READ)
+    assert len(found) == 1 + bool(torch.tensor(begins) > READ)  # in float32, as it is read
     assert all(READ < span.confidence < 1 for span in found)
     assert ((read.labels >= 0) & (read.labels < 1)).all()

@@ -28,6 +28,9 @@ from taggen.adapter import RULES
 from taggen.base import Quantization
 
 SAMPLES = 1_000  # of a bootstrap
+# Asked for one value of an attribute, an adapter is best from here on: on held-out training titles of both data the
+# published figure gains 1.1 and 2.3 over a half, and the strict one stays (docs/quality.md).
+ONE_VALUE = 0.2
 
 Row = Mapping[str, Any]
 Values = Mapping[str, str]  # attribute → predicted value
@@ -110,7 +113,7 @@ def main(
     train: Annotated[Path | None, typer.Option(help="What it was trained on: for recall on unseen values.")] = None,
     base_model: Annotated[str, typer.Option(help="embedded, a Hugging Face id or a local folder.")] = "embedded",
     quantization: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Say values more probable than this.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Say values more probable than this.")] = ONE_VALUE,
     predictions: Annotated[Path | None, typer.Option(help="Write the predictions into this file.")] = None,
     against: Annotated[Path | None, typer.Option(help="Predictions of another model, {tags: ...} a line.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,

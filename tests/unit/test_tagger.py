@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from taggen import adapter as adapters
-from taggen import corpus, evaluate, mixed, normalize, tagger
+from taggen import corpus, evaluate, head, mixed, normalize, tagger
 from taggen.adapter import Adapter
 from taggen.base import load_base
 from taggen.errors import AdapterError, DeviceError, NonFiniteScores
@@ -230,6 +230,21 @@ def test_the_nike_listing_comes_out_right(int8: Tagger) -> None:
         texts = {"title": title, "description": description}
         assert [texts[place.field][place.start : place.end] for place in places] == [value] * len(places)
     assert found["occasion", "运动"][0].start > description.index("休闲")
+
+
+def test_less_probable_mentions_are_read_on_demand(int8: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Besides those that are read anyway, which stay as they are, and so do the tags; on words, too, each of which
+    carries the tag less probably than what is read anyway."""
+    items = corpus.held_out()[:16]
+    read = evaluate.read_all(int8, items, least=0.1)
+    for usual, more in zip(evaluate.read_all(int8, items), read, strict=True):
+        assert more.tagging == usual.tagging
+        assert {mention: sure for mention, sure in more.mentions.items() if sure > head.READ} == usual.mentions
+    reading = head.reading
+    monkeypatch.setattr(head, "reading", lambda posteriors, logits, least: reading(posteriors, logits))
+    probable = evaluate.read_all(int8, items, least=0.1)
+    count = [sum(len(one.mentions) for one in outputs) for outputs in (evaluate.read_all(int8, items), probable, read)]
+    assert count[0] < count[1] < count[2]
 
 
 def test_int8_gives_the_tags_of_the_unquantised_model(int8: Tagger, plain: Tagger) -> None:
